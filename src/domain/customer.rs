@@ -1,0 +1,158 @@
+//! A customer: its id, its record, and the ready-made JSON that caches keep and answers are put together from.
+
+use std::fmt;
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// Names one customer of a tenant: any UUID of RFC 9562 but the nil one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct CustomerId(Uuid);
+
+impl CustomerId {
+    /// Takes every spelling that the `uuid` crate takes; `None` for the nil UUID and for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().and_then(Self::from_uuid)
+    }
+
+    /// `None` for the nil UUID.
+    pub fn from_uuid(id: Uuid) -> Option<Self> {
+        (!id.is_nil()).then_some(Self(id))
+    }
+
+    /// The plain UUID, for databases.
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for CustomerId {
+    /// The hyphenated lower-case form of RFC 9562.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// One customer as a store holds it.
+#[derive(Clone, Debug)]
+pub struct CustomerRecord<'a> {
+    /// Unique within its tenant.
+    pub id: CustomerId,
+    /// Display name.
+    pub name: &'a str,
+    /// Free text such as `active`.
+    pub status: &'a str,
+    /// When the record last changed; shown with microseconds.
+    pub updated_at: DateTime<Utc>,
+    /// The text of a JSON object.
+    pub attributes: &'a str,
+}
+
+/// One customer as callers get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerDocument {
+    /// Which customer this is.
+    pub id: CustomerId,
+    /// The JSON object, ready to be put into an answer.
+    pub json: Bytes,
+}
+
+/// What is known of an id: there, or known not to be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The customer's JSON.
+    Present(Bytes),
+    /// No such customer of this tenant.
+    Absent,
+}
+
+impl CustomerRecord<'_> {
+    /// The JSON of this customer: no `attributes` where there are none, and never a member named `__type`, which CXone
+    /// reserves. Fails only where `attributes` is not JSON.
+    pub fn document(&self) -> Result<CustomerDocument, serde_json::Error> {
+        #[derive(Serialize)]
+        struct Shape<'a> {
+            id: CustomerId,
+            name: &'a str,
+            status: &'a str,
+            updated_at: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            attributes: Option<&'a RawValue>,
+        }
+        let cleaned = without_reserved_members(self.attributes)?;
+        let attributes = cleaned.as_deref().unwrap_or(self.attributes);
+        let json = serde_json::to_vec(&Shape {
+            id: self.id,
+            name: self.name,
+            status: self.status,
+            updated_at: self.updated_at.to_rfc3339_opts(SecondsFormat::Micros, true),
+            attributes: if attributes == "{}" { None } else { Some(serde_json::from_str(attributes)?) },
+        })?;
+        Ok(CustomerDocument { id: self.id, json: json.into() })
+    }
+}
+
+/// The attributes without any member named `__type`, at any depth; `None` where there is none to take out, so that
+/// everybody else's attributes are passed on as they are stored, every digit of their numbers included.
+fn without_reserved_members(attributes: &str) -> Result<Option<String>, serde_json::Error> {
+    const RESERVED: &str = "__type";
+    fn strip(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(members) => {
+                members.remove(RESERVED);
+                members.values_mut().for_each(strip);
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    // A stored name is never spelled with escapes here: jsonb and serde_json both write `_` and letters as they are.
+    if !attributes.contains(RESERVED) {
+        return Ok(None);
+    }
+    let mut value = serde_json::from_str(attributes)?;
+    strip(&mut value);
+    Ok(Some(value.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json_of(attributes: &str) -> String {
+        let record = CustomerRecord {
+            id: CustomerId(Uuid::from_u128(0x6f1c)),
+            name: "Ann \"A\" Lee",
+            status: "active",
+            updated_at: DateTime::from_timestamp(1_767_323_045, 678_901_000).unwrap_or_default(),
+            attributes,
+        };
+        record.document().map(|d| String::from_utf8_lossy(&d.json).into_owned()).unwrap_or_else(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_document_shows_microseconds_and_leaves_out_empty_attributes() {
+        let head = r#"{"id":"00000000-0000-0000-0000-000000006f1c","name":"Ann \"A\" Lee","status":"active","updated_at":"2026-01-02T03:04:05.678901Z""#;
+        assert_eq!(json_of("{}"), format!("{head}}}"));
+        assert_eq!(json_of(r#"{"n": 12345678901234567890.1}"#), format!(r#"{head},"attributes":{{"n": 12345678901234567890.1}}}}"#));
+    }
+
+    #[test]
+    fn no_member_named_like_the_reserved_one_is_shown_at_any_depth() {
+        assert!(!json_of(r#"{"__type":"x"}"#).contains("attributes"));
+        assert!(json_of(r#"{"a":[{"__type":1,"b":2}]}"#).ends_with(r#""attributes":{"a":[{"b":2}]}}"#));
+        assert!(json_of(r#"{"note":"__type"}"#).ends_with(r#""attributes":{"note":"__type"}}"#));
+    }
+
+    #[test]
+    fn the_nil_uuid_names_nobody() {
+        assert_eq!(CustomerId::parse("00000000-0000-0000-0000-000000000000"), None);
+        assert_eq!(
+            CustomerId::parse("6F1C0000000040008000000000000001").map(|id| id.to_string()).as_deref(),
+            Some("6f1c0000-0000-4000-8000-000000000001")
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! What the business talks about: values that cannot be wrong once they exist. Imports nothing of the crate.
+
+pub mod audit;
+pub mod batch;
+pub mod customer;
+pub mod request_id;
+pub mod signing;
+pub mod tenant;
+
+pub use audit::{AuditEntry, Source};
+pub use batch::{CustomerBatch, InvalidBatch};
+pub use customer::{CustomerDocument, CustomerId, CustomerRecord, Known};
+pub use request_id::RequestId;
+pub use signing::{Encoding, Keyring, SigningKey, Tag};
+pub use tenant::TenantId;

@@ -1,0 +1,219 @@
+//! Signatures: HMAC-SHA256 (RFC 2104) of a request's raw body, and the keys that may make them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::TenantId;
+
+/// The shortest secret, in bytes: as long as the hash, as RFC 2104 section 3 asks for.
+pub const MIN_SECRET_LEN: usize = 32;
+
+/// How a signature is spelled in its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Two digits a byte, upper or lower case.
+    Hex,
+    /// RFC 4648 section 4, with padding.
+    Base64,
+}
+
+/// A whole HMAC-SHA256 tag. Its length is fixed, so a shortened one cannot be checked by mistake.
+#[derive(Clone, Copy)]
+pub struct Tag([u8; 32]);
+
+impl Encoding {
+    /// Reads a header's value, with or without the prefix `sha256=`. `None` where it is anything but a whole tag.
+    pub fn decode(self, value: &str) -> Option<Tag> {
+        let text = value.strip_prefix("sha256=").unwrap_or(value);
+        let bytes = match self {
+            Self::Hex => hex::decode(text).ok()?,
+            Self::Base64 => BASE64.decode(text).ok()?,
+        };
+        bytes.try_into().ok().map(Tag)
+    }
+
+    /// Spells a tag, without a prefix.
+    pub fn encode(self, tag: &Tag) -> String {
+        match self {
+            Self::Hex => hex::encode(tag.0),
+            Self::Base64 => BASE64.encode(tag.0),
+        }
+    }
+}
+
+impl FromStr for Encoding {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "hex" => Ok(Self::Hex),
+            "base64" => Ok(Self::Base64),
+            _ => Err("must be hex or base64"),
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hex => "hex",
+            Self::Base64 => "base64",
+        })
+    }
+}
+
+/// A secret that callers sign with, and what it is good for.
+#[derive(Clone)]
+pub struct SigningKey {
+    id: String,
+    mac: Hmac<Sha256>,
+    tenants: Option<BTreeSet<TenantId>>,
+    not_after: Option<DateTime<Utc>>,
+}
+
+impl SigningKey {
+    /// `tenants`: those that it may ask for, `None` for all. `not_after`: the first moment at which it is no longer taken.
+    /// `None` where the secret is shorter than [`MIN_SECRET_LEN`].
+    pub fn new(id: String, secret: &[u8], tenants: Option<BTreeSet<TenantId>>, not_after: Option<DateTime<Utc>>) -> Option<Self> {
+        if secret.len() < MIN_SECRET_LEN {
+            return None;
+        }
+        let mac = Hmac::new_from_slice(secret).ok()?;
+        Some(Self { id, mac, tenants, not_after })
+    }
+
+    /// The key's public name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether this key may ask for that tenant's customers.
+    pub fn allows(&self, tenant: &TenantId) -> bool {
+        self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant))
+    }
+
+    /// Whether the key is past its end.
+    pub fn expired(&self, now: DateTime<Utc>) -> bool {
+        self.not_after.is_some_and(|end| end <= now)
+    }
+
+    /// The tag of the signed text, given in parts.
+    pub fn sign(&self, parts: &[&[u8]]) -> Tag {
+        Tag(self.mac_of(parts).finalize().into_bytes().into())
+    }
+
+    /// Whether the tag is this key's, in constant time.
+    pub fn matches(&self, tag: &Tag, parts: &[&[u8]]) -> bool {
+        self.mac_of(parts).verify_slice(&tag.0).is_ok()
+    }
+
+    fn mac_of(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = self.mac.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        mac
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("id", &self.id)
+            .field("tenants", &self.tenants)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All keys that may sign, several at once while secrets are rotated.
+#[derive(Clone, Debug)]
+pub struct Keyring(Vec<SigningKey>);
+
+impl Keyring {
+    /// The settings see to it that no two keys share an id or a secret.
+    pub fn new(keys: Vec<SigningKey>) -> Self {
+        Self(keys)
+    }
+
+    /// Every key, the expired ones included.
+    pub fn keys(&self) -> &[SigningKey] {
+        &self.0
+    }
+
+    /// The key that made this tag: the named one, or any where none is named. Tries every key whatever comes, so that the
+    /// time taken tells nothing about which keys there are.
+    pub fn verify(&self, key_id: Option<&str>, tag: &Tag, parts: &[&[u8]], now: DateTime<Utc>) -> Option<&SigningKey> {
+        self.0.iter().fold(None, |found, key| {
+            let eligible = key_id.is_none_or(|id| id == key.id) & !key.expired(now);
+            if key.matches(tag, parts) & eligible { Some(key) } else { found }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ring() -> Keyring {
+        let keys = [("old", [b'o'; 32], Some(DateTime::UNIX_EPOCH)), ("a", [b'a'; 32], None), ("b", [b'b'; 32], None)];
+        Keyring::new(keys.into_iter().filter_map(|(id, secret, end)| SigningKey::new(id.to_owned(), &secret, None, end)).collect())
+    }
+
+    fn verified(key_id: Option<&str>, tag: &Tag, body: &[u8]) -> Option<String> {
+        ring().verify(key_id, tag, &[body], Utc::now()).map(|key| key.id().to_owned())
+    }
+
+    #[test]
+    fn any_live_key_signs_unless_one_is_named() {
+        let tags: Vec<_> = ring().keys().iter().map(|key| key.sign(&[b"body"])).collect();
+        assert_eq!(verified(None, &tags[0], b"body"), None, "expired");
+        assert_eq!(verified(None, &tags[2], b"body").as_deref(), Some("b"));
+        assert_eq!(verified(Some("b"), &tags[2], b"body").as_deref(), Some("b"));
+        assert_eq!(verified(Some("a"), &tags[2], b"body"), None);
+        assert_eq!(verified(Some("c"), &tags[2], b"body"), None);
+    }
+
+    #[test]
+    fn short_secrets_make_no_key() {
+        assert!(SigningKey::new("k".into(), &[7; 31], None, None).is_none());
+    }
+
+    #[test]
+    fn a_tag_is_read_in_either_case_with_or_without_its_prefix_and_only_whole() {
+        let hex = "AB".repeat(32);
+        for good in [hex.clone(), hex.to_lowercase(), format!("sha256={hex}")] {
+            assert!(Encoding::Hex.decode(&good).is_some(), "{good}");
+        }
+        for bad in ["", "sha256=", &hex[2..], &format!("{hex}00"), &format!("{hex} "), &format!("sha1={hex}")] {
+            assert!(Encoding::Hex.decode(bad).is_none(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn no_changed_body_and_no_changed_tag_is_taken(body in proptest::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0u8..8, in_tag in any::<bool>()) {
+            let ring = ring();
+            let mut tag = ring.keys()[1].sign(&[&body]);
+            prop_assert!(ring.verify(None, &tag, &[&body], Utc::now()).is_some());
+            let mut changed = body.clone();
+            if in_tag || body.is_empty() {
+                tag.0[at.index(32)] ^= 1 << bit;
+            } else {
+                changed[at.index(body.len())] ^= 1 << bit;
+            }
+            prop_assert!(ring.verify(None, &tag, &[&changed], Utc::now()).is_none());
+        }
+    }
+}
