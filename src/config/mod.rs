@@ -1,0 +1,400 @@
+//! Settings: defaults < TOML file < environment < flags, read once into a typed [`Config`]; every bad one is reported at
+//! once. The only module that reads the environment.
+//!
+//! To add a setting: read it in its section below with its name and default, add it to `.env.example` and to the README's
+//! table. A test holds the three together.
+
+mod reader;
+mod source;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::signing::MIN_SECRET_LEN;
+use crate::domain::{Encoding, Keyring, SigningKey, TenantId};
+use reader::Reader;
+pub use source::{Flags, path_variable};
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub struct Config {
+    /// The listener that platforms call.
+    pub http: Http,
+    /// The listener for probes and metrics.
+    pub admin: Admin,
+    /// Who may call, and how requests are signed.
+    pub signing: Signing,
+    /// Bounds of one lookup.
+    pub lookup: Lookup,
+    /// Postgres.
+    pub database: Database,
+    /// Redis.
+    pub redis: Redis,
+    /// Both cache tiers.
+    pub cache: Cache,
+    /// The audit log.
+    pub audit: Audit,
+    /// Prometheus.
+    pub metrics: Metrics,
+    /// Log output.
+    pub log: Log,
+    /// What happens on SIGTERM.
+    pub shutdown: Shutdown,
+    /// Every setting as it was read, for `config print`.
+    pub effective: Vec<Setting>,
+}
+
+/// One setting as it was read.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Its dotted name, such as `http.listen`.
+    pub name: String,
+    /// Its value; stars for a secret; `None` where it is not set.
+    pub value: Option<String>,
+}
+
+/// Bad settings, each with its name, sorted.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Invalid(pub Vec<String>);
+
+impl Invalid {
+    /// There is nothing to check signatures with.
+    pub fn no_signing_key() -> Self {
+        Self(vec!["CXDA_SIGNING__SECRET: is not set (or CXDA_SIGNING__SECRET_FILE, or keys in the settings file); `cxone-data-action keygen` makes one".to_owned()])
+    }
+}
+
+#[derive(Debug)]
+/// `http.*`
+pub struct Http {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The longest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How many lookups may be under way before more are turned away.
+    pub max_in_flight: usize,
+    /// Threads that speak HTTP.
+    pub workers: usize,
+}
+
+#[derive(Debug)]
+/// `admin.*`
+pub struct Admin {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug)]
+/// `signing.*`
+pub struct Signing {
+    /// The keys that may sign.
+    pub keys: Keyring,
+    /// How a signature is sent.
+    pub scheme: SigningScheme,
+}
+
+#[derive(Clone, Debug)]
+/// How a signature is sent and what it covers.
+pub struct SigningScheme {
+    /// The header that holds the signature.
+    pub header: String,
+    /// How it is spelled.
+    pub encoding: Encoding,
+    /// The header that holds a Unix time in seconds. Where set, the signed text is `{timestamp}.{body}`.
+    pub timestamp_header: Option<String>,
+    /// How far that time may be from now.
+    pub tolerance: Duration,
+}
+
+#[derive(Debug)]
+/// `lookup.*`
+pub struct Lookup {
+    /// The most customers in one call, duplicates collapsed.
+    pub max_batch: usize,
+    /// The longest answer, in bytes; 0 for no cap.
+    pub max_response_bytes: usize,
+    /// How long one lookup may take.
+    pub deadline: Duration,
+}
+
+#[derive(Debug)]
+/// `database.*`
+pub struct Database {
+    /// The runtime role's connection; `None` only where a command does without.
+    pub url: Option<SecretString>,
+    /// The owner's connection, for migrations; the runtime role's where not set.
+    pub migrate_url: Option<SecretString>,
+    /// A PEM file of the authority that signed the server's certificate, beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Pool size.
+    pub max_connections: usize,
+    /// How long a new connection may take.
+    pub connect_timeout: Duration,
+    /// How long a lookup waits for a free connection.
+    pub wait_timeout: Duration,
+    /// How long the server may work on one statement.
+    pub statement_timeout: Duration,
+    /// How long start-up waits for a database that is not there yet.
+    pub startup_wait: Duration,
+}
+
+#[derive(Debug)]
+/// `redis.*`
+pub struct Redis {
+    /// `None`: the in-process cache alone.
+    pub url: Option<SecretString>,
+    /// A PEM file of the authority that signed the server's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// Sockets, each shared by many callers.
+    pub connections: u32,
+}
+
+#[derive(Clone, Debug)]
+/// `cache.*`
+pub struct Cache {
+    /// How long a customer is kept, give or take a tenth; zero for no cache.
+    pub ttl: Duration,
+    /// How long "no such customer" is kept.
+    pub absent_ttl: Duration,
+    /// Customers kept in process; 0 for Redis alone.
+    pub local_capacity: u64,
+    /// The deadline of one Redis read or write.
+    pub timeout: Duration,
+    /// Failures in a row that open the breaker.
+    pub breaker_failures: u32,
+    /// How long it stays open.
+    pub breaker_open: Duration,
+    /// How many calls at a time a half-open breaker lets through.
+    pub breaker_probes: usize,
+}
+
+#[derive(Debug)]
+/// `audit.*`
+pub struct Audit {
+    /// Whether answers from the cache leave a row too.
+    pub cache_hits: bool,
+    /// Months of partitions kept ready beyond the current one.
+    pub partitions_ahead: i32,
+}
+
+#[derive(Debug)]
+/// `metrics.*`
+pub struct Metrics {
+    /// Tenants that keep their own label.
+    pub max_tenants: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How log lines look.
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+#[derive(Debug)]
+/// `log.*`
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which lines there are, as `RUST_LOG` spells it.
+    pub filter: String,
+}
+
+#[derive(Debug)]
+/// `shutdown.*`
+pub struct Shutdown {
+    /// Between turning unready and closing the listener.
+    pub drain_delay: Duration,
+    /// For what is in flight after that.
+    pub grace: Duration,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "pretty" => Ok(Self::Pretty),
+            _ => Err("must be json or pretty"),
+        }
+    }
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Self::Json { "json" } else { "pretty" })
+    }
+}
+
+impl Config {
+    /// Reads all settings; `flags` win over everything else.
+    pub fn load(flags: &Flags) -> Result<Self, Invalid> {
+        let (values, problems) = source::collect(flags);
+        Self::read(Reader::new(values, problems))
+    }
+
+    /// The defaults alone, with nothing read from outside.
+    pub fn setting_names() -> Vec<String> {
+        let mut reader = Reader::new(std::collections::BTreeMap::new(), Vec::new());
+        sections(&mut reader);
+        reader.effective().into_iter().map(|setting| setting.name).collect()
+    }
+
+    fn read(mut reader: Reader) -> Result<Self, Invalid> {
+        let config = sections(&mut reader);
+        let effective = reader.effective();
+        reader.finish()?;
+        Ok(Self { effective, ..config })
+    }
+
+    /// These settings, if requests can be served with them.
+    pub fn for_serving(self) -> Result<Self, Invalid> {
+        if self.signing.keys.keys().is_empty() { Err(Invalid::no_signing_key()) } else { Ok(self) }
+    }
+
+    /// The runtime role's URL; an error where none is set.
+    pub fn database_url(&self) -> Result<&SecretString, Invalid> {
+        self.database.url.as_ref().ok_or_else(|| Invalid(vec!["DATABASE_URL: is not set".to_owned()]))
+    }
+}
+
+fn sections(r: &mut Reader) -> Config {
+    let lookup = lookup(r);
+    Config {
+        http: Http {
+            listen: r.parsed("http.listen", SocketAddr::from(([0, 0, 0, 0], 8080))),
+            max_body_bytes: r.within("http.max_body_bytes", 65_536, 256..=16 << 20),
+            body_timeout: r.duration("http.body_timeout", Duration::from_secs(5)),
+            max_in_flight: r.within("http.max_in_flight", 1024, 1..=1_000_000),
+            workers: r.within("http.workers", std::thread::available_parallelism().map_or(2, usize::from), 1..=1024),
+        },
+        admin: Admin { listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))) },
+        signing: signing(r),
+        database: Database {
+            url: r.secret("database.url").filter(|url| r.check_url("DATABASE_URL", url, &["postgres://", "postgresql://"])),
+            migrate_url: r
+                .secret("database.migrate_url")
+                .filter(|url| r.check_url("database.migrate_url", url, &["postgres://", "postgresql://"])),
+            ca_file: r.optional("database.ca_file"),
+            max_connections: r.within("database.max_connections", 16, 1..=1000),
+            connect_timeout: r.duration("database.connect_timeout", Duration::from_secs(1)),
+            wait_timeout: r.duration("database.wait_timeout", Duration::from_millis(500)),
+            statement_timeout: r.duration("database.statement_timeout", Duration::from_millis(1500)),
+            startup_wait: r.duration_or_zero("database.startup_wait", Duration::from_secs(10)),
+        },
+        redis: Redis {
+            url: r.secret("redis.url").filter(|url| {
+                r.check_url("REDIS_URL", url, &["redis://", "rediss://", "valkey://", "valkeys://", "redis+unix://", "unix://"])
+            }),
+            ca_file: r.optional("redis.ca_file"),
+            connections: r.within("redis.connections", 4, 1..=256),
+        },
+        cache: Cache {
+            ttl: r.duration_or_zero("cache.ttl", Duration::from_mins(1)),
+            absent_ttl: r.duration_or_zero("cache.absent_ttl", Duration::from_secs(5)),
+            local_capacity: r.within("cache.local_capacity", 100_000, 0..=1_000_000_000),
+            timeout: r.duration("cache.timeout", Duration::from_millis(50)),
+            breaker_failures: r.within("cache.breaker_failures", 5, 1..=10_000),
+            breaker_open: r.duration("cache.breaker_open", Duration::from_secs(1)),
+            breaker_probes: r.within("cache.breaker_probes", 1, 1..=1000),
+        },
+        audit: Audit { cache_hits: r.parsed("audit.cache_hits", true), partitions_ahead: r.within("audit.partitions_ahead", 3, 1..=120) },
+        metrics: Metrics { max_tenants: r.within("metrics.max_tenants", 100, 0..=100_000) },
+        log: Log { format: r.parsed("log.format", LogFormat::Json), filter: r.parsed("log.filter", "info".to_owned()) },
+        shutdown: Shutdown {
+            drain_delay: r.duration_or_zero("shutdown.drain_delay", Duration::from_secs(5)),
+            grace: r.duration("shutdown.grace", Duration::from_secs(30)),
+        },
+        lookup,
+        effective: Vec::new(),
+    }
+}
+
+fn lookup(r: &mut Reader) -> Lookup {
+    let lookup = Lookup {
+        max_batch: r.within("lookup.max_batch", 100, 1..=10_000),
+        max_response_bytes: r.parsed("lookup.max_response_bytes", 32_768),
+        deadline: r.duration("lookup.deadline", Duration::from_secs(2)),
+    };
+    // An answer names each id at least once, as missing or as left for the next call: 36 characters, quotes and a comma.
+    let least = 256 + 39 * lookup.max_batch;
+    if lookup.max_response_bytes != 0 && lookup.max_response_bytes < least {
+        let max_batch = lookup.max_batch;
+        r.complain("lookup.max_response_bytes", format!("must be 0 or at least {least}, to name {max_batch} ids (lookup.max_batch)"));
+    }
+    lookup
+}
+
+fn signing(r: &mut Reader) -> Signing {
+    let scheme = SigningScheme {
+        header: r.header("signing.header", Some("X-CXone-Signature")).unwrap_or_default(),
+        encoding: r.parsed("signing.encoding", Encoding::Hex),
+        timestamp_header: r.header("signing.timestamp_header", None),
+        tolerance: r.duration("signing.tolerance", Duration::from_mins(5)),
+    };
+    let mut found = Keys::default();
+    if let Some(secret) = r.secret("signing.secret") {
+        found.add(r, "signing.secret", "default".to_owned(), &secret, None, None);
+    }
+    for at in 0..r.table_len("signing.keys") {
+        let name = |member: &str| format!("signing.keys[{at}].{member}");
+        let id = r.optional::<String>(&name("id"));
+        let secret = r.secret(&name("secret"));
+        let tenants = r.list::<TenantId>(&name("tenants"));
+        let not_after = r.optional::<DateTime<Utc>>(&name("not_after"));
+        match (id, secret) {
+            (Some(id), Some(secret)) => found.add(r, &name("secret"), id, &secret, tenants, not_after),
+            (None, _) => r.complain(&name("id"), "is not set"),
+            (_, None) => r.complain(&name("secret"), "is not set (or secret_file)"),
+        }
+    }
+    Signing { keys: Keyring::new(found.read), scheme }
+}
+
+/// Keys as they are read, with what it takes to tell twins.
+#[derive(Default)]
+struct Keys {
+    read: Vec<SigningKey>,
+    ids: BTreeSet<String>,
+    secrets: BTreeSet<String>,
+}
+
+impl Keys {
+    fn add(
+        &mut self,
+        r: &mut Reader,
+        name: &str,
+        id: String,
+        secret: &SecretString,
+        tenants: Option<BTreeSet<TenantId>>,
+        not_after: Option<DateTime<Utc>>,
+    ) {
+        if !self.ids.insert(id.clone()) {
+            r.complain(name, format!("another key has the id {id:?} too"));
+        }
+        if !self.secrets.insert(secret.expose_secret().to_owned()) {
+            r.complain(name, "another key has the same secret");
+        }
+        match SigningKey::new(id, secret.expose_secret().as_bytes(), tenants, not_after) {
+            Some(key) => self.read.push(key),
+            None => r.complain(name, format!("must be at least {MIN_SECRET_LEN} bytes long; `cxone-data-action keygen` makes one")),
+        }
+    }
+}
+
+/// The value of `PATH`, for `dev` to find PostgreSQL's programs.
+pub fn search_path() -> Option<OsString> {
+    path_variable()
+}

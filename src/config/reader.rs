@@ -1,0 +1,189 @@
+//! Reads settings by name and keeps every complaint, so that all of them are told at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Invalid, Setting};
+
+/// The values not yet read, what was read, and what was wrong.
+pub(super) struct Reader {
+    values: BTreeMap<String, String>,
+    effective: Vec<Setting>,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn new(values: BTreeMap<String, String>, problems: Vec<String>) -> Self {
+        Self { values, effective: Vec::new(), problems }
+    }
+
+    /// Notes what is wrong with a setting.
+    pub(super) fn complain(&mut self, name: &str, problem: impl Display) {
+        self.problems.push(format!("{}: {problem}", display_name(name)));
+    }
+
+    /// Any type that parses from text.
+    pub(super) fn parsed<T: FromStr<Err: Display> + Display>(&mut self, name: &str, default: T) -> T {
+        let value = self.take(name, |text| text.parse::<T>().map_err(|e| e.to_string())).unwrap_or(default);
+        self.note(name, Some(value.to_string()));
+        value
+    }
+
+    /// A number within bounds.
+    pub(super) fn within<T: FromStr<Err: Display> + Display + PartialOrd>(
+        &mut self,
+        name: &str,
+        default: T,
+        bounds: RangeInclusive<T>,
+    ) -> T {
+        let value = self.take(name, |text| match text.parse::<T>() {
+            Ok(value) if bounds.contains(&value) => Ok(value),
+            _ => Err(format!("must be a whole number from {} to {}", bounds.start(), bounds.end())),
+        });
+        let value = value.unwrap_or(default);
+        self.note(name, Some(value.to_string()));
+        value
+    }
+
+    /// A duration with its unit, such as `250ms` or `1m 30s`; more than zero.
+    pub(super) fn duration(&mut self, name: &str, default: Duration) -> Duration {
+        let value = self.duration_or_zero(name, default);
+        if value.is_zero() {
+            self.complain(name, "must be more than zero");
+        }
+        value
+    }
+
+    /// A duration with its unit; `0` needs none.
+    pub(super) fn duration_or_zero(&mut self, name: &str, default: Duration) -> Duration {
+        let value = self.take(name, |text| match text {
+            "0" => Ok(Duration::ZERO),
+            _ => humantime::parse_duration(text).map_err(|_| "must be a duration with its unit, such as 250ms, 30s or 5m".to_owned()),
+        });
+        let value = value.unwrap_or(default);
+        self.note(name, Some(humantime::format_duration(value).to_string()));
+        value
+    }
+
+    /// A value that may be missing.
+    pub(super) fn optional<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+        let text = self.values.get(name).cloned();
+        self.note(name, text);
+        self.take(name, |text| text.parse::<T>().map_err(|e| e.to_string()))
+    }
+
+    /// The name of an HTTP header.
+    pub(super) fn header(&mut self, name: &str, default: Option<&str>) -> Option<String> {
+        let value = self.take(name, |text| match reqwest::header::HeaderName::from_str(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => Err("must be the name of an HTTP header".to_owned()),
+        });
+        let value = value.or(default.map(str::to_owned));
+        self.note(name, value.clone());
+        value
+    }
+
+    /// A secret, or the file that holds it (`…_file`); a newline at the file's end is not part of it.
+    pub(super) fn secret(&mut self, name: &str) -> Option<SecretString> {
+        let file_name = format!("{name}_file");
+        let direct = self.values.remove(name);
+        let file = self.values.remove(&file_name);
+        self.note(name, direct.as_ref().or(file.as_ref()).map(|_| "********".to_owned()));
+        self.note(&file_name, file.clone());
+        match (direct, file) {
+            (Some(_), Some(_)) => {
+                self.complain(name, format!("{} is set too: set one of them", display_name(&file_name)));
+                None
+            }
+            (Some(text), None) => Some(text.into()),
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) if text.trim_end().is_empty() => {
+                    self.complain(&file_name, "the file is empty");
+                    None
+                }
+                Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned().into()),
+                Err(error) => {
+                    self.complain(&file_name, format!("the file cannot be read: {error}"));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    /// Whether a URL begins as one of its kind; what stands in it is never repeated.
+    pub(super) fn check_url(&mut self, name: &str, url: &SecretString, schemes: &[&str]) -> bool {
+        let known = schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme));
+        if !known {
+            self.complain(name, format!("must begin with {}", schemes.join(" or ")));
+        }
+        known
+    }
+
+    /// A list in the file; `None` where there is none.
+    pub(super) fn list<T: FromStr<Err: Display> + Ord>(&mut self, name: &str) -> Option<BTreeSet<T>> {
+        if self.values.remove(name).is_some() {
+            self.complain(name, "must be a list of at least one");
+        }
+        let len = self.table_len(name);
+        (len > 0).then(|| (0..len).filter_map(|at| self.optional(&format!("{name}[{at}]"))).collect())
+    }
+
+    /// How many items a list of the file has.
+    pub(super) fn table_len(&self, name: &str) -> usize {
+        (0..self.values.len()).take_while(|at| self.values.keys().any(|key| key.starts_with(&format!("{name}[{at}]")))).count()
+    }
+
+    /// Everything read so far.
+    pub(super) fn effective(&self) -> Vec<Setting> {
+        self.effective.clone()
+    }
+
+    /// All complaints; a value that nobody asked for is one too.
+    pub(super) fn finish(mut self) -> Result<(), Invalid> {
+        for name in self.values.keys() {
+            self.problems.push(format!("{}: there is no such setting", display_name(name)));
+        }
+        self.problems.sort();
+        if self.problems.is_empty() { Ok(()) } else { Err(Invalid(self.problems)) }
+    }
+
+    fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        match parse(self.values.remove(name)?.trim()) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.complain(name, problem);
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, name: &str, value: Option<String>) {
+        self.effective.push(Setting { name: name.to_owned(), value });
+    }
+}
+
+/// Both spellings, so that the reader finds the one that was used: `http.listen (CXDA_HTTP__LISTEN)`.
+fn display_name(name: &str) -> String {
+    if name.contains('[') || !name.contains('.') || name.chars().any(char::is_uppercase) {
+        return name.to_owned();
+    }
+    format!("{name} ({})", env_name(name))
+}
+
+/// The environment's spelling of a setting.
+pub(super) fn env_name(name: &str) -> String {
+    match name {
+        "database.url" => "DATABASE_URL".to_owned(),
+        "database.url_file" => "DATABASE_URL_FILE".to_owned(),
+        "redis.url" => "REDIS_URL".to_owned(),
+        "redis.url_file" => "REDIS_URL_FILE".to_owned(),
+        "log.filter" => "RUST_LOG".to_owned(),
+        _ => format!("CXDA_{}", name.replace('.', "__").to_uppercase()),
+    }
+}

@@ -1,0 +1,248 @@
+//! What Prometheus sees: one registry, a method an event. Labels are closed sets, matched routes, or tenants up to a cap.
+
+use std::collections::HashSet;
+use std::sync::RwLock;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    process_collector::ProcessCollector,
+};
+
+/// From a fast read in memory to a caller's patience, in seconds.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// All metrics of one service.
+pub struct Metrics {
+    registry: Registry,
+    query_duration: HistogramVec,
+    rollbacks: IntCounterVec,
+    cache_lookups: IntCounterVec,
+    cache_rejected: IntCounterVec,
+    circuit_state: IntGaugeVec,
+    circuit_transitions: IntCounterVec,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    pool_connections: IntGaugeVec,
+    audit_default_partition: IntGauge,
+    tenants: Tenants,
+}
+
+/// The states of a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Circuit {
+    /// Calls go through.
+    Closed,
+    /// Calls are refused.
+    Open,
+    /// A counted few go through to try.
+    HalfOpen,
+}
+
+impl Circuit {
+    const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// The step of a transaction that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rollback {
+    /// Reading the customers.
+    Lookup,
+    /// Writing the audit row.
+    Audit,
+    /// The commit itself.
+    Commit,
+    /// Any step that took too long.
+    Timeout,
+}
+
+impl Rollback {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Audit => "audit",
+            Self::Commit => "commit",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers everything. `max_tenants` tenants keep their name as a label; the rest share `other`.
+    pub fn new(max_tenants: usize) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let audit_default_partition =
+            IntGauge::new("cxone_dataaction_audit_default_partition_used", "1 where audit rows have fallen into the default partition")?;
+        registry.register(Box::new(audit_default_partition.clone()))?;
+        let build = gauge("cxone_dataaction_build_info", "The running version", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            query_duration: histogram(
+                "cxone_dataaction_query_duration_seconds",
+                "Time in Postgres for one lookup, pool wait included",
+                &["tenant_id", "status"],
+            )?,
+            rollbacks: counter(
+                "cxone_dataaction_rollback_total",
+                "Transactions that had begun and were not committed",
+                &["tenant_id", "reason"],
+            )?,
+            cache_lookups: counter("cxone_dataaction_cache_lookups_total", "Customers looked for in a cache tier", &["tier", "result"])?,
+            cache_rejected: counter("cxone_dataaction_cache_rejected_total", "Cached values that were not used", &["reason"])?,
+            circuit_state: gauge("cxone_dataaction_circuit_state", "1 for the state that a breaker is in", &["dependency", "state"])?,
+            circuit_transitions: counter(
+                "cxone_dataaction_circuit_transitions_total",
+                "Changes of a breaker's state, by the new state",
+                &["dependency", "state"],
+            )?,
+            requests: counter("http_requests_total", "Requests answered", &["route", "method", "status"])?,
+            request_duration: histogram(
+                "http_request_duration_seconds",
+                "Time from a request's head to its answer",
+                &["route", "method", "status"],
+            )?,
+            pool_connections: gauge("cxone_dataaction_pool_connections", "Postgres connections of this process", &["state"])?,
+            audit_default_partition,
+            tenants: Tenants { max: max_tenants, named: RwLock::default() },
+            registry,
+        })
+    }
+
+    /// The Prometheus text format, and its content type.
+    pub fn render(&self) -> Result<(String, Vec<u8>), prometheus::Error> {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::new();
+        encoder.encode(&self.registry.gather(), &mut text)?;
+        Ok((encoder.format_type().to_owned(), text))
+    }
+
+    /// One lookup's time in Postgres; `status` names its outcome.
+    pub fn queried(&self, tenant: &str, status: &'static str, took: Duration) {
+        self.tenants.labelled(tenant, |label| self.query_duration.with_label_values(&[label, status]).observe(took.as_secs_f64()));
+    }
+
+    /// A transaction that had begun was not committed.
+    pub fn rolled_back(&self, tenant: &str, reason: Rollback) {
+        self.tenants.labelled(tenant, |label| self.rollbacks.with_label_values(&[label, reason.as_str()]).inc());
+    }
+
+    /// What a tier knew of `customers` customers.
+    pub fn cache_answered(&self, tier: &'static str, result: &'static str, customers: usize) {
+        if customers > 0 {
+            self.cache_lookups.with_label_values(&[tier, result]).inc_by(customers as u64);
+        }
+    }
+
+    /// A cached value was corrupt, foreign or expired.
+    pub fn cache_rejected(&self, reason: &'static str) {
+        self.cache_rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// A breaker is now in that state.
+    pub fn circuit(&self, dependency: &'static str, state: Circuit) {
+        for each in Circuit::ALL {
+            self.circuit_state.with_label_values(&[dependency, each.as_str()]).set(i64::from(each == state));
+        }
+    }
+
+    /// A breaker went over to that state.
+    pub fn circuit_changed(&self, dependency: &'static str, state: Circuit) {
+        self.circuit(dependency, state);
+        self.circuit_transitions.with_label_values(&[dependency, state.as_str()]).inc();
+    }
+
+    /// One request answered.
+    pub fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
+        let status = status.to_string();
+        let labels = [route, method, status.as_str()];
+        self.requests.with_label_values(&labels).inc();
+        self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// How many connections there are, and how many of them wait for work.
+    pub fn pool(&self, open: usize, idle: usize) {
+        let set = |state, n: usize| self.pool_connections.with_label_values(&[state]).set(i64::try_from(n).unwrap_or(i64::MAX));
+        set("in_use", open.saturating_sub(idle));
+        set("idle", idle);
+    }
+
+    /// Whether audit rows have fallen into the default partition.
+    pub fn audit_default_partition(&self, used: bool) {
+        self.audit_default_partition.set(i64::from(used));
+    }
+}
+
+/// A tenant is text that callers choose: only so many become a label.
+struct Tenants {
+    max: usize,
+    named: RwLock<HashSet<String>>,
+}
+
+impl Tenants {
+    fn labelled<T>(&self, tenant: &str, then: impl FnOnce(&str) -> T) -> T {
+        let known = |named: &HashSet<String>| named.contains(tenant);
+        let read = self.named.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known(&read) {
+            return then(tenant);
+        }
+        if read.len() >= self.max {
+            return then("other");
+        }
+        drop(read);
+        let mut write = self.named.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let named = write.len() < self.max || known(&write);
+        if named {
+            write.insert(tenant.to_owned());
+        }
+        drop(write);
+        then(if named { tenant } else { "other" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_past_the_cap_share_one_label() -> Result<(), prometheus::Error> {
+        let metrics = Metrics::new(2)?;
+        for tenant in 0..1000 {
+            metrics.rolled_back(&format!("t{tenant}"), Rollback::Audit);
+            metrics.rolled_back("t1", Rollback::Audit);
+        }
+        let text = String::from_utf8_lossy(&metrics.render()?.1).into_owned();
+        let series: Vec<_> = text.lines().filter(|line| line.starts_with("cxone_dataaction_rollback_total{")).collect();
+        assert_eq!(
+            series,
+            [
+                r#"cxone_dataaction_rollback_total{reason="audit",tenant_id="other"} 998"#,
+                r#"cxone_dataaction_rollback_total{reason="audit",tenant_id="t0"} 1"#,
+                r#"cxone_dataaction_rollback_total{reason="audit",tenant_id="t1"} 1001"#,
+            ]
+        );
+        Ok(())
+    }
+}
