@@ -1,0 +1,4 @@
+//! Use cases: what the service does, without HTTP, SQL or Redis.
+
+pub mod lookup;
+pub mod ports;
