@@ -1,0 +1,20 @@
+-- What the service itself may do. Run after the migrations by every `migrate apply`, so that a role that is made later gets
+-- its rights then. The role is shared by all databases of a cluster: another one may be making it at this moment.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'cxda_runtime') THEN
+        BEGIN
+            CREATE ROLE cxda_runtime NOLOGIN;
+        EXCEPTION
+            WHEN duplicate_object OR unique_violation THEN NULL;
+            WHEN insufficient_privilege THEN
+                RAISE WARNING 'role cxda_runtime is not there and may not be made by this user: make it, then run migrate apply again';
+                RETURN;
+        END;
+    END IF;
+    GRANT SELECT ON customers, refinery_schema_history TO cxda_runtime;
+    GRANT SELECT, INSERT ON audit_log TO cxda_runtime;
+    GRANT EXECUTE ON FUNCTION audit_ensure_partitions TO cxda_runtime;
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO cxda_runtime', current_schema());
+END
+$$;

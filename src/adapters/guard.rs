@@ -1,0 +1,158 @@
+//! What stands before a dependency: a deadline, inside a circuit breaker that lets a counted few through to try.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use failsafe::failure_policy::ConsecutiveFailures;
+use failsafe::futures::CircuitBreaker;
+use failsafe::{Instrument, StateMachine, backoff, failure_policy};
+use tokio::sync::Semaphore;
+
+use crate::app::ports::CacheError;
+use crate::metrics::{Circuit, Metrics};
+
+/// The guard of one dependency.
+pub struct Guard {
+    breaker: StateMachine<ConsecutiveFailures<backoff::Constant>, Mirror>,
+    mirror: Mirror,
+    probes: Semaphore,
+    deadline: Duration,
+}
+
+/// When a breaker opens, for how long, and how it tries again.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardSettings {
+    /// For each call.
+    pub deadline: Duration,
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long it stays open.
+    pub open: Duration,
+    /// Calls at a time while it tries. Must be shorter-lived than `open`: failsafe takes any success for a reason to close.
+    pub probes: usize,
+}
+
+impl Guard {
+    /// `dependency` is its name in metrics and logs.
+    pub fn new(dependency: &'static str, settings: GuardSettings, metrics: Arc<Metrics>) -> Self {
+        metrics.circuit(dependency, Circuit::Closed);
+        let mirror = Mirror { dependency, metrics, state: Arc::new(AtomicU8::new(Circuit::Closed as u8)) };
+        let policy = failure_policy::consecutive_failures(settings.failures, backoff::constant(settings.open));
+        let breaker = failsafe::Config::new().failure_policy(policy).instrument(mirror.clone()).build();
+        Self { breaker, mirror, probes: Semaphore::new(settings.probes), deadline: settings.deadline }
+    }
+
+    /// Runs the work, unless the breaker is open. Every error counts as the dependency's failure; work that is merely not
+    /// waited for any longer counts as nothing.
+    pub async fn call<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> Result<T, CacheError> {
+        // failsafe's half-open state admits everybody, hence the permits.
+        let _probe = if self.mirror.is_closed() { None } else { Some(self.probes.try_acquire().map_err(|_| CacheError::CircuitOpen)?) };
+        // The deadline is inside, since failsafe takes no note of a future dropped from outside.
+        let bounded = async {
+            match tokio::time::timeout(self.deadline, work).await {
+                Ok(result) => result.map_err(CacheError::Unavailable),
+                Err(_) => Err(CacheError::Timeout),
+            }
+        };
+        self.breaker.call(bounded).await.map_err(|error| match error {
+            failsafe::Error::Inner(error) => error,
+            failsafe::Error::Rejected => CacheError::CircuitOpen,
+        })
+    }
+}
+
+/// Follows the breaker's state, which failsafe does not show without changing it.
+#[derive(Clone)]
+struct Mirror {
+    dependency: &'static str,
+    metrics: Arc<Metrics>,
+    state: Arc<AtomicU8>,
+}
+
+impl Mirror {
+    fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == Circuit::Closed as u8
+    }
+
+    fn enter(&self, state: Circuit) {
+        self.state.store(state as u8, Ordering::Relaxed);
+        self.metrics.circuit_changed(self.dependency, state);
+        tracing::warn!(dependency = self.dependency, state = state.as_str(), "circuit breaker changed");
+    }
+}
+
+impl Instrument for Mirror {
+    fn on_call_rejected(&self) {}
+
+    fn on_open(&self) {
+        self.enter(Circuit::Open);
+    }
+
+    fn on_half_open(&self) {
+        self.enter(Circuit::HalfOpen);
+    }
+
+    fn on_closed(&self) {
+        self.enter(Circuit::Closed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn guard() -> Result<Arc<Guard>, prometheus::Error> {
+        let settings = GuardSettings { deadline: Duration::from_millis(20), failures: 3, open: Duration::from_millis(100), probes: 2 };
+        Ok(Arc::new(Guard::new("test", settings, Arc::new(Metrics::new(1)?))))
+    }
+
+    async fn fail(guard: &Guard) -> &'static str {
+        match guard.call(std::future::pending::<anyhow::Result<()>>()).await {
+            Err(CacheError::Timeout) => "timeout",
+            Err(CacheError::CircuitOpen) => "open",
+            _ => "other",
+        }
+    }
+
+    #[tokio::test]
+    async fn hung_calls_open_it_and_then_nothing_gets_through() -> anyhow::Result<()> {
+        let guard = guard()?;
+        for expected in ["timeout", "timeout", "timeout", "open", "open"] {
+            assert_eq!(fail(&guard).await, expected);
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn half_open_lets_a_counted_few_through_and_their_success_closes_it() -> anyhow::Result<()> {
+        let guard = guard()?;
+        for _ in 0..3 {
+            fail(&guard).await;
+        }
+        let entered = Arc::new(AtomicUsize::new(0));
+        // Until the open interval is over, whoever asks is refused at once.
+        while entered.load(Ordering::Relaxed) == 0 {
+            let calls = (0..100).map(|_| {
+                let (guard, entered) = (Arc::clone(&guard), Arc::clone(&entered));
+                async move {
+                    let work = async {
+                        entered.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        Ok(())
+                    };
+                    guard.call(work).await.is_ok()
+                }
+            });
+            futures_util::future::join_all(calls).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(entered.load(Ordering::Relaxed) <= 2, "{entered:?} calls while half open");
+        assert!(guard.call(async { Ok(()) }).await.is_ok());
+        assert!(guard.mirror.is_closed());
+        Ok(())
+    }
+}

@@ -1,0 +1,6 @@
+//! The ports in terms of real things: Postgres, Redis, this process's memory.
+
+pub mod guard;
+pub mod memory;
+pub mod postgres;
+pub mod redis;

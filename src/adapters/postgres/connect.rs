@@ -1,0 +1,129 @@
+//! How a connection to Postgres is made: over TLS where the URL asks for it, on the runtime that outlives all workers, with
+//! the session's bounds set.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use deadpool_postgres::Connect;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, Error};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config;
+
+/// Makes connections.
+#[derive(Clone)]
+pub struct Connector {
+    config: Config,
+    tls: MakeRustlsConnect,
+    session: String,
+    runtime: Handle,
+}
+
+impl Connector {
+    /// For the runtime role: with the bounds of a lookup. Must be called on the main runtime.
+    pub fn for_lookups(url: &SecretString, settings: &config::Database) -> anyhow::Result<Self> {
+        let statement = settings.statement_timeout.as_millis();
+        // Durable commits, whatever the
+        // server's default: an audit row that a crash can take back is none.
+        let session = format!(
+            "SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}; SET synchronous_commit = on",
+            lock = statement / 2,
+            idle = statement * 2,
+        );
+        Self::new(url, settings, session)
+    }
+
+    /// For the owner: migrations take the time that they take.
+    pub fn for_migrations(url: &SecretString, settings: &config::Database) -> anyhow::Result<Self> {
+        Self::new(url, settings, String::new())
+    }
+
+    fn new(url: &SecretString, settings: &config::Database, session: String) -> anyhow::Result<Self> {
+        let mut config = Config::from_str(url.expose_secret()).map_err(|_| anyhow::anyhow!("the database URL is not well-formed"))?;
+        if config.get_application_name().is_none() {
+            config.application_name("cxone-data-action");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(settings.connect_timeout);
+        }
+        config.keepalives_idle(Duration::from_secs(30)).tcp_user_timeout(Duration::from_secs(10));
+        // `prefer`, the default of a URL that says nothing, asks for TLS where the server offers it. On this very machine it
+        // would only meet the self-signed certificate that a distribution has put there.
+        if config.get_ssl_mode() == SslMode::Prefer && config.get_hosts().iter().all(on_this_machine) {
+            config.ssl_mode(SslMode::Disable);
+        }
+        let tls = MakeRustlsConnect::new(tls_config(settings.ca_file.as_deref(), config.get_ssl_mode())?);
+        Ok(Self { config, tls, session, runtime: Handle::current() })
+    }
+
+    /// A new connection, with the session's bounds set.
+    pub async fn client(&self) -> Result<(Client, JoinHandle<()>), Error> {
+        let this = self.clone();
+        // A socket dies with the runtime that it was made on; a worker's runtime must not be that.
+        let made = self.runtime.spawn(async move {
+            let (client, connection) = this.config.connect(this.tls).await?;
+            let task = tokio::spawn(connection.map(|ended| {
+                if let Err(error) = ended {
+                    tracing::debug!(error = format!("{:#}", super::failure::described(&error)), "database connection ended");
+                }
+            }));
+            if !this.session.is_empty() {
+                client.batch_execute(&this.session).await?;
+            }
+            Ok((client, task))
+        });
+        match made.await.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(result) => result,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => std::future::pending().await, // the main runtime is gone, and so is whoever waits here
+        }
+    }
+
+    pub(super) fn pg_config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn tls(&self) -> MakeRustlsConnect {
+        self.tls.clone()
+    }
+}
+
+impl Connect for Connector {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        self.client().boxed()
+    }
+}
+
+fn on_this_machine(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// The system's authorities and the given one. Certificates are always verified, the host's name included.
+fn tls_config(ca_file: Option<&Path>, mode: SslMode) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    if mode != SslMode::Disable {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    if let Some(path) = ca_file {
+        for certificate in CertificateDer::pem_file_iter(path).with_context(|| format!("read {}", path.display()))? {
+            roots.add(certificate.with_context(|| format!("read a certificate of {}", path.display()))?)?;
+        }
+    }
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}

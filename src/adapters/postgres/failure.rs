@@ -1,0 +1,85 @@
+//! What a failed statement means: for the caller, for the connection, for the transaction.
+
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::app::ports::StoreError;
+use crate::metrics::Rollback;
+
+/// A failed transaction.
+pub(super) struct Failure {
+    pub(super) error: StoreError,
+    /// The step that failed, where the transaction had begun.
+    pub(super) rolled_back: Option<Rollback>,
+}
+
+impl Failure {
+    /// Nothing had begun, or all was committed.
+    pub(super) fn outside_transaction(error: StoreError) -> Self {
+        Self { error, rolled_back: None }
+    }
+
+    pub(super) fn at(step: Rollback, error: &Error) -> Self {
+        let error = store_error(error);
+        let step = if matches!(error, StoreError::Timeout) { Rollback::Timeout } else { step };
+        Self { error, rolled_back: Some(step) }
+    }
+
+    pub(super) fn timeout() -> Self {
+        Self { error: StoreError::Timeout, rolled_back: Some(Rollback::Timeout) }
+    }
+}
+
+/// Whether another connection may do better. Writing an audit entry twice leaves one row, so it is safe even where the
+/// connection broke after the commit was sent.
+pub(super) fn retryable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Interrupted(_))
+}
+
+/// Classifies by SQLSTATE: messages may be translated.
+pub(super) fn store_error(error: &Error) -> StoreError {
+    let Some(state) = error.code() else {
+        // No word from the server: the connection broke, unless our own side could not make sense of something.
+        let ours = !error.is_closed() && source::<std::io::Error>(error).is_none();
+        return if ours { StoreError::Refused(described(error)) } else { StoreError::Interrupted(described(error)) };
+    };
+    let class = state.code().get(..2).unwrap_or_default();
+    match *state {
+        SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => StoreError::Timeout,
+        // Starting up, recovering, or out of connections: nothing was begun.
+        SqlState::CANNOT_CONNECT_NOW | SqlState::TOO_MANY_CONNECTIONS => StoreError::Unavailable(described(error)),
+        // A demoted primary, and a plan that a migration made stale: a new connection finds its way.
+        SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => {
+            StoreError::Interrupted(described(error))
+        }
+        SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => StoreError::Interrupted(described(error)),
+        // Connection exceptions, and operator intervention such as a shutdown.
+        _ if class == "08" || class == "57" => StoreError::Interrupted(described(error)),
+        _ => StoreError::Refused(described(error)),
+    }
+}
+
+/// The error in words for the log. Without Postgres's DETAIL, which quotes the row that it refused.
+pub(super) fn described(error: &Error) -> anyhow::Error {
+    if let Some(db) = error.as_db_error() {
+        return anyhow::anyhow!("{} {}: {}", db.severity(), db.code().code(), db.message());
+    }
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    anyhow::anyhow!(words)
+}
+
+fn source<T: std::error::Error + 'static>(error: &Error) -> Option<&T> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(found) = inner.downcast_ref() {
+            return Some(found);
+        }
+        cause = inner.source();
+    }
+    None
+}

@@ -1,0 +1,104 @@
+//! The connection pool: every wait bounded, and no connection handed on that did not finish its work.
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts};
+use tokio::runtime::Handle;
+
+use super::connect::Connector;
+use super::failure::store_error;
+use crate::app::ports::StoreError;
+use crate::config;
+
+pub(super) struct Pool {
+    connections: deadpool_postgres::Pool,
+    connector: Connector,
+    timeouts: Timeouts,
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector, settings: &config::Database) -> anyhow::Result<Self> {
+        let manager = Manager::from_connect(
+            connector.pg_config().clone(),
+            connector.clone(),
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let timeouts =
+            Timeouts { wait: Some(settings.wait_timeout), create: Some(settings.connect_timeout), recycle: Some(settings.connect_timeout) };
+        let connections = deadpool_postgres::Pool::builder(manager)
+            .max_size(settings.max_connections)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()?;
+        Ok(Self { connections, connector, timeouts })
+    }
+
+    /// A connection, at the latest by the deadline.
+    pub(super) async fn lend(&self, deadline: Instant) -> Result<Lease, StoreError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let capped = |timeout: Option<Duration>| timeout.map(|timeout| timeout.min(left));
+        let timeouts =
+            Timeouts { wait: capped(self.timeouts.wait), create: capped(self.timeouts.create), recycle: capped(self.timeouts.recycle) };
+        let object = self.connections.timeout_get(&timeouts).await.map_err(|error| match error {
+            PoolError::Timeout(TimeoutType::Wait) => StoreError::Busy,
+            // A connection that cannot be made is never a transaction that broke.
+            PoolError::Backend(error) => match store_error(&error) {
+                StoreError::Interrupted(cause) => StoreError::Unavailable(cause),
+                other => other,
+            },
+            other => StoreError::Unavailable(other.into()),
+        })?;
+        Ok(Lease { object: Some(object), connector: self.connector.clone() })
+    }
+
+    /// How many connections are open, and how many of those are free.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let status = self.connections.status();
+        (status.size, status.available)
+    }
+
+    pub(super) fn close(&self) {
+        self.connections.close();
+    }
+}
+
+/// A connection that leaves the pool unless it is given back: whoever fails, times out or is dropped in the middle of
+/// something never hands it to the next.
+pub(super) struct Lease {
+    object: Option<Object>,
+    connector: Connector,
+}
+
+impl Lease {
+    /// The work is done and its answers are read.
+    pub(super) fn give_back(mut self) {
+        self.object = None;
+    }
+
+    /// Asks the server to stop what it does for us, in the background, as best it can; `statement_timeout` is the certain way.
+    pub(super) fn cancel(self) {
+        let (token, connector) = (self.cancel_token(), self.connector.clone());
+        Handle::current().spawn(async move {
+            let cancelled = token.cancel_query(connector.tls());
+            let _best_effort = tokio::time::timeout(Duration::from_secs(1), cancelled).await;
+        });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = ClientWrapper;
+
+    #[expect(clippy::expect_used, reason = "only give_back and drop empty it, and both end the lease")]
+    fn deref(&self) -> &ClientWrapper {
+        self.object.as_ref().expect("a lease holds its connection until it ends")
+    }
+}

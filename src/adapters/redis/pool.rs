@@ -1,0 +1,134 @@
+//! Connections to Redis: a few multiplexed sockets, shared by all callers, replaced once they fail.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use bb8_redis::bb8::{self, ErrorSink, ManageConnection, QueueStrategy};
+use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, TlsCertificates};
+use tokio::runtime::Handle;
+
+/// The pool.
+pub(super) struct Pool(bb8::Pool<Manager>);
+
+/// bb8-redis's own manager says of no connection that it is broken, and pings at each check-out to make up for it.
+struct Manager {
+    client: Client,
+    config: AsyncConnectionConfig,
+    runtime: Handle,
+}
+
+struct Connection {
+    socket: MultiplexedConnection,
+    broken: Arc<AtomicBool>,
+}
+
+impl Pool {
+    pub(super) fn new(url: &str, ca_file: Option<&Path>, connections: u32, deadline: Duration) -> anyhow::Result<Self> {
+        let client = match ca_file {
+            None => Client::open(url),
+            Some(path) => {
+                let root_cert = Some(std::fs::read(path).with_context(|| format!("read {}", path.display()))?);
+                Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
+            }
+        };
+        let client = client.context("understand the Redis URL")?;
+        // Redis's answers are bounded by the guard; these bounds see to it that nothing goes on long after that.
+        let patience = deadline.max(Duration::from_millis(100));
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
+        let manager = Manager { client, config, runtime: Handle::current() };
+        let pool = bb8::Pool::builder()
+            .max_size(connections)
+            .connection_timeout(patience)
+            .queue_strategy(QueueStrategy::Fifo) // in turn, so that all sockets share the work
+            .error_sink(Box::new(Log))
+            .build_unchecked(manager);
+        Ok(Self(pool))
+    }
+
+    /// Runs one command.
+    pub(super) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> anyhow::Result<T> {
+        let mut lent = self.borrow().await?;
+        let result = command.query_async(&mut lent.socket).await;
+        lent.give_back(result)
+    }
+
+    /// Runs several commands in one go.
+    pub(super) async fn run_all(&self, pipeline: &Pipeline) -> anyhow::Result<()> {
+        let mut lent = self.borrow().await?;
+        let result = pipeline.query_async(&mut lent.socket).await;
+        lent.give_back(result)
+    }
+
+    /// Clones a connection out and gives the pool's place back at once: callers share sockets, which makes 122,000 reads a
+    /// second out of 45,000 (16 tasks, two sockets).
+    async fn borrow(&self) -> anyhow::Result<Lent> {
+        let connection = self.0.get().await.context("get a Redis connection")?;
+        Ok(Lent { socket: connection.socket.clone(), broken: Arc::clone(&connection.broken), unanswered: true })
+    }
+}
+
+/// A socket in use. Where no answer came, for whatever reason, nobody gets that socket again.
+struct Lent {
+    socket: MultiplexedConnection,
+    broken: Arc<AtomicBool>,
+    unanswered: bool,
+}
+
+impl Lent {
+    fn give_back<T>(mut self, result: Result<T, RedisError>) -> anyhow::Result<T> {
+        self.unanswered = result.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error());
+        result.context("run a Redis command")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.unanswered {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = RedisError;
+
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        let (client, config) = (self.client.clone(), self.config.clone());
+        // On the runtime that outlives every worker: a socket dies with the runtime that it was made on.
+        let made = self.runtime.spawn(async move { client.get_multiplexed_async_connection_with_config(&config).await });
+        let socket = made.await.map_err(|error| RedisError::from(std::io::Error::other(error)))??;
+        Ok(Connection { socket, broken: Arc::default() })
+    }
+
+    /// Asked at each check-out, so it must cost nothing.
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        if connection.broken.load(Ordering::Relaxed) {
+            Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.broken.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells the true cause of a failed connection, which `get` hides behind its own timeout.
+#[derive(Clone, Copy, Debug)]
+struct Log;
+
+impl ErrorSink<RedisError> for Log {
+    fn sink(&self, error: RedisError) {
+        tracing::debug!(error = error.to_string(), "Redis connection failed");
+    }
+
+    fn boxed_clone(&self) -> Box<dyn ErrorSink<RedisError>> {
+        Box::new(*self)
+    }
+}
