@@ -1,0 +1,36 @@
+//! `POST /data-action`: the batch lookup of NICE CXone.
+
+mod answer;
+mod body;
+
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::Bounds;
+use super::error::ApiError;
+use super::request::{note, request_id};
+use super::signed::Signed;
+use crate::app::lookup::{CacheUse, Lookup, LookupRequest};
+use body::{ACTION, Body};
+
+/// Looks up, and answers what fits.
+pub(super) async fn post(
+    request: HttpRequest,
+    signed: Signed<Body>,
+    lookup: Data<Lookup>,
+    bounds: Data<Bounds>,
+) -> Result<HttpResponse, ApiError> {
+    let Signed { key_id, value: Body { tenant, batch, contact_id } } = signed;
+    let wanted = LookupRequest { tenant, batch, action: ACTION, key_id, request_id: request_id(&request), contact_id };
+    let found = lookup.run(wanted).await?;
+    let cache = match found.cache {
+        CacheUse::Hit => "hit",
+        CacheUse::Partial => "partial",
+        CacheUse::Miss => "miss",
+        CacheUse::Bypass => "bypass",
+    };
+    note(&request, |notes| notes.cache = Some(cache));
+    let json = answer::render(&found, bounds.max_response_bytes);
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).insert_header(("X-Cache", cache)).body(json))
+}

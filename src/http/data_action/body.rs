@@ -1,0 +1,267 @@
+//! The body of a lookup: from raw bytes, whose signature is right, to values that cannot be wrong.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
+
+use crate::domain::{CustomerBatch, CustomerId, InvalidBatch, RequestId, TenantId};
+use crate::http::Bounds;
+use crate::http::error::{ApiError, FieldError};
+use crate::http::signed::SignedBody;
+
+/// The one action of this route.
+pub(super) const ACTION: &str = "process_customer_batch";
+
+/// The most members of `context`.
+const MAX_CONTEXT: usize = 32;
+
+/// The member of `context` that goes into the audit row, and how long it may be, in bytes.
+const CONTACT_ID: &str = "contactId";
+const MAX_CONTACT_ID: usize = RequestId::MAX_LEN;
+
+/// A lookup as asked for.
+#[derive(Debug)]
+pub(in crate::http) struct Body {
+    pub(in crate::http) tenant: TenantId,
+    pub(in crate::http) batch: CustomerBatch,
+    pub(in crate::http) contact_id: Option<String>,
+}
+
+/// The body as it is spelled. Members that are not there are found by `validator`, together with whatever else is wrong.
+#[derive(Deserialize, Validate)]
+struct Spelled {
+    #[validate(required)]
+    action: Option<String>,
+    #[serde(default, deserialize_with = "object")]
+    #[validate(required, nested)]
+    input: Option<Input>,
+    #[serde(default)]
+    #[validate(custom(function = "context_fits"))]
+    context: Option<Context>,
+}
+
+#[derive(Deserialize, Serialize, Validate)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    #[validate(required, nested)]
+    customer_ids: Option<Ids>,
+    #[validate(required, custom(function = "tenant_is_one"))]
+    tenant_id: Option<String>,
+}
+
+impl SignedBody for Body {
+    fn parse(body: &[u8], bounds: &Bounds) -> Result<Self, ApiError> {
+        // First whether it is JSON at all, to the last byte: the types below stop at the first thing they do not expect.
+        serde_json::from_slice::<de::IgnoredAny>(body).map_err(|_| ApiError::InvalidJson)?;
+        let spelled = spelled(body)?;
+        if spelled.action.as_ref().is_some_and(|action| action != ACTION) {
+            return Err(ApiError::UnknownAction);
+        }
+        spelled.validate().map_err(|errors| ApiError::invalid_input(flatten(&errors)))?;
+        let input = spelled.input.ok_or(ApiError::Internal(None))?;
+        let ids = input.customer_ids.unwrap_or_default().0;
+        let batch =
+            CustomerBatch::new(ids.into_iter().filter_map(|id| CustomerId::parse(&id.0)), bounds.max_batch).map_err(
+                |error| match error {
+                    InvalidBatch::Empty => one("/input/customer_ids", "too_few", error),
+                    InvalidBatch::TooMany { .. } => one("/input/customer_ids", "too_many", error),
+                },
+            )?;
+        let tenant = input.tenant_id.unwrap_or_default().parse().map_err(|error| one("/input/tenant_id", "invalid_tenant", error))?;
+        let contact_id = spelled.context.and_then(|mut context| context.0.remove(CONTACT_ID));
+        Ok(Self { tenant, batch, contact_id })
+    }
+
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
+fn one(pointer: &str, code: &'static str, detail: impl fmt::Display) -> ApiError {
+    ApiError::invalid_input(vec![FieldError { pointer: pointer.to_owned(), code, detail: detail.to_string() }])
+}
+
+/// Reads the types; where one is not as expected, tells where.
+fn spelled(body: &[u8]) -> Result<Spelled, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let spelled = object::<Spelled, _>(tracked).ok().flatten();
+    spelled.ok_or_else(|| {
+        use serde_path_to_error::Segment;
+        let segment = |segment: &Segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", escaped(key)),
+            Segment::Enum { .. } | Segment::Unknown => String::new(),
+        };
+        let pointer: String = track.path().iter().map(segment).collect();
+        one(&pointer, "unexpected", "is of another type than expected, named twice, or not known here")
+    })
+}
+
+/// RFC 6901 section 3. Long names are cut: they are the caller's text.
+fn escaped(name: &str) -> String {
+    let short: String = name.chars().take(64).collect();
+    short.replace('~', "~0").replace('/', "~1")
+}
+
+/// An object, or null. serde's derived types take an array for an object, member by member.
+fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    struct Object<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Some)
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Object(std::marker::PhantomData))
+}
+
+/// The ids as they are spelled: a list, or one string with commas, since an input of Genesys cannot be a list.
+#[derive(Default, Serialize)]
+struct Ids(Vec<Id>);
+
+#[derive(Serialize)]
+struct Id(String);
+
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Ids;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of ids, or a string of ids with commas")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Ids, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(id) = items.next_element::<Cow<'de, str>>()? {
+                    ids.push(Id(id.into_owned()));
+                }
+                Ok(Ids(ids))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ids, E> {
+                // A comma too many is what a template leaves where an input was empty.
+                Ok(Ids(text.split(',').map(str::trim).filter(|id| !id.is_empty()).map(|id| Id(id.to_owned())).collect()))
+            }
+        }
+        deserializer.deserialize_any(List)
+    }
+}
+
+impl Validate for Ids {
+    /// Complains about each id that names nobody, by its place.
+    fn validate(&self) -> Result<(), ValidationErrors> {
+        let complaint = |id: &Id| {
+            let mut errors = ValidationErrors::new();
+            errors.add("", ValidationError::new("invalid_uuid").with_message("is not a UUID, or the nil UUID".into()));
+            CustomerId::parse(&id.0).is_none().then(|| Box::new(errors))
+        };
+        let complaints: BTreeMap<_, _> = self.0.iter().enumerate().filter_map(|(at, id)| Some((at, complaint(id)?))).collect();
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        let mut errors = ValidationErrors::new();
+        errors.errors_mut().insert(Cow::Borrowed(""), ValidationErrorsKind::List(complaints));
+        Err(errors)
+    }
+}
+
+/// What the platform tells beside the input: texts by name, other scalars taken as text.
+#[derive(Serialize)]
+struct Context(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Context {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Scalar {
+            Text(String),
+            Number(serde_json::Number),
+            Bool(bool),
+            Null(()),
+        }
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Context;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of scalars")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Context, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Scalar>()? {
+                    let text = match value {
+                        Scalar::Text(text) => text,
+                        Scalar::Number(number) => number.to_string(),
+                        Scalar::Bool(value) => value.to_string(),
+                        Scalar::Null(()) => continue,
+                    };
+                    if members.insert(name, text).is_some() {
+                        return Err(de::Error::custom("a member is named twice"));
+                    }
+                }
+                Ok(Context(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+fn context_fits(context: &Context) -> Result<(), ValidationError> {
+    let fault = |code, message: String| Err(ValidationError::new(code).with_message(message.into()));
+    if context.0.len() > MAX_CONTEXT {
+        return fault("too_many", format!("has more than {MAX_CONTEXT} members"));
+    }
+    match context.0.get(CONTACT_ID) {
+        Some(contact) if contact.len() > MAX_CONTACT_ID => fault("too_long", format!("{CONTACT_ID} is longer than {MAX_CONTACT_ID} bytes")),
+        // Postgres keeps no NUL in a text, and no other control character belongs into an id.
+        Some(contact) if contact.chars().any(char::is_control) => {
+            fault("control_character", format!("{CONTACT_ID} holds a control character"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tenant_is_one(tenant: &str) -> Result<(), ValidationError> {
+    tenant.parse::<TenantId>().map(drop).map_err(|error| ValidationError::new("invalid_tenant").with_message(error.to_string().into()))
+}
+
+/// validator's tree as a list with JSON pointers, without the values that it carries along.
+fn flatten(errors: &ValidationErrors) -> Vec<FieldError> {
+    fn walk(at: &str, errors: &ValidationErrors, list: &mut Vec<FieldError>) {
+        for (name, kind) in errors.errors() {
+            let here = if name.is_empty() { at.to_owned() } else { format!("{at}/{name}") };
+            match kind {
+                ValidationErrorsKind::Struct(inner) => walk(&here, inner, list),
+                ValidationErrorsKind::List(items) => items.iter().for_each(|(index, inner)| walk(&format!("{here}/{index}"), inner, list)),
+                ValidationErrorsKind::Field(faults) => list.extend(faults.iter().map(|fault| field_error(here.clone(), fault))),
+            }
+        }
+    }
+    let mut list = Vec::new();
+    walk("", errors, &mut list);
+    list
+}
+
+fn field_error(pointer: String, fault: &ValidationError) -> FieldError {
+    let code = ["invalid_uuid", "invalid_tenant", "too_many", "too_long", "control_character"].into_iter().find(|code| *code == fault.code);
+    let detail = fault.message.as_deref().unwrap_or("is required").to_owned();
+    FieldError { pointer, code: code.unwrap_or("required"), detail }
+}

@@ -1,0 +1,230 @@
+//! The one place where failures become status codes and problem documents (RFC 9457).
+//!
+//! To add a code: a variant, its row in `facts`, its row in the README.
+
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError, Route, web};
+use serde::Serialize;
+
+use crate::app::lookup::LookupError;
+use crate::app::ports::StoreError;
+use crate::domain::RequestId;
+
+/// Everything that a caller can be told instead of an answer.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    InvalidJson,
+    InvalidInput(Vec<FieldError>),
+    UnknownAction,
+    MissingSignature,
+    InvalidSignature,
+    StaleSignature,
+    TenantNotAllowed,
+    NotFound,
+    MethodNotAllowed(&'static str),
+    RequestTimeout,
+    BodyTooLarge,
+    DatabaseUnavailable(LookupError),
+    Overloaded(LookupError),
+    ShuttingDown,
+    Internal(Option<LookupError>),
+}
+
+/// What is wrong with one member of a body. Never its value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct FieldError {
+    /// A JSON pointer (RFC 6901).
+    pub(super) pointer: String,
+    pub(super) code: &'static str,
+    pub(super) detail: String,
+}
+
+/// What is the same for all problems of a kind.
+struct Facts {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: &'static str,
+    /// Worth trying again, and after how long.
+    retry_after_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    retryable: bool,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+/// The most field errors in one answer.
+const MAX_FIELD_ERRORS: usize = 20;
+
+impl ApiError {
+    /// Sorted, without repetition, and not too many.
+    pub(super) fn invalid_input(mut errors: Vec<FieldError>) -> Self {
+        errors.sort();
+        errors.dedup();
+        errors.truncate(MAX_FIELD_ERRORS);
+        Self::InvalidInput(errors)
+    }
+
+    fn facts(&self) -> Facts {
+        let facts = |status, code, title, detail| Facts { status, code, title, detail, retry_after_ms: None };
+        let again = |ms, facts: Facts| Facts { retry_after_ms: Some(ms), ..facts };
+        match self {
+            Self::InvalidJson => facts(StatusCode::BAD_REQUEST, "invalid_json", "Not JSON", "The body is not JSON."),
+            Self::InvalidInput(_) => facts(
+                StatusCode::BAD_REQUEST,
+                "invalid_input",
+                "Invalid input",
+                "The body is JSON, but not a request of this route; see errors.",
+            ),
+            Self::UnknownAction => {
+                facts(StatusCode::BAD_REQUEST, "unknown_action", "Unknown action", "This route knows one action: process_customer_batch.")
+            }
+            Self::MissingSignature => {
+                facts(StatusCode::UNAUTHORIZED, "missing_signature", "Not signed", "A header that signs the request is missing.")
+            }
+            Self::InvalidSignature => facts(
+                StatusCode::UNAUTHORIZED,
+                "invalid_signature",
+                "Wrong signature",
+                "The signature is not that of the raw body by a key that is valid now.",
+            ),
+            Self::StaleSignature => facts(
+                StatusCode::UNAUTHORIZED,
+                "stale_signature",
+                "Signature too old",
+                "The signed timestamp is too far from the present time.",
+            ),
+            Self::TenantNotAllowed => {
+                facts(StatusCode::FORBIDDEN, "tenant_not_allowed", "Tenant not allowed", "The signing key is not for this tenant.")
+            }
+            Self::NotFound => facts(StatusCode::NOT_FOUND, "not_found", "Not found", "There is no such route."),
+            Self::MethodNotAllowed(_) => facts(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed",
+                "The route has other methods; see the Allow header.",
+            ),
+            Self::RequestTimeout => {
+                facts(StatusCode::REQUEST_TIMEOUT, "request_timeout", "Body too slow", "The body did not arrive in time.")
+            }
+            Self::BodyTooLarge => {
+                facts(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "The body is longer than this service takes.")
+            }
+            Self::DatabaseUnavailable(_) => again(
+                1000,
+                facts(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "database_unavailable",
+                    "Database unavailable",
+                    "The database did not answer in time.",
+                ),
+            ),
+            Self::Overloaded(_) => {
+                again(1000, facts(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", "Too many requests are under way."))
+            }
+            Self::ShuttingDown => {
+                again(1000, facts(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "Shutting down", "This instance is going down."))
+            }
+            Self::Internal(_) => facts(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", "This is a defect of the service."),
+        }
+    }
+
+    /// The outcome's name in logs: the code of the problem.
+    pub(super) fn code(&self) -> &'static str {
+        self.facts().code
+    }
+
+    /// What happened, for the log alone.
+    pub(super) fn cause(&self) -> Option<&LookupError> {
+        match self {
+            Self::DatabaseUnavailable(cause) | Self::Overloaded(cause) | Self::Internal(Some(cause)) => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// The whole answer.
+    pub(super) fn response(&self, request_id: &RequestId) -> HttpResponse {
+        let Facts { status, code, title, detail, retry_after_ms } = self.facts();
+        let errors: &[FieldError] = if let Self::InvalidInput(errors) = self { errors } else { &[] };
+        let problem = Problem {
+            r#type: format!("urn:cxone-data-action:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            code,
+            retryable: retry_after_ms.is_some() || *self == Self::RequestTimeout,
+            request_id: request_id.as_str(),
+            retry_after_ms,
+            errors,
+        };
+        let mut response = HttpResponse::build(status);
+        response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
+        if let Some(ms) = retry_after_ms {
+            response.insert_header((RETRY_AFTER, ms.div_ceil(1000)));
+        }
+        if let Self::MethodNotAllowed(allowed) = self {
+            response.insert_header((ALLOW, HeaderValue::from_static(allowed)));
+        }
+        response.body(serde_json::to_string(&problem).unwrap_or_default())
+    }
+}
+
+impl PartialEq for ApiError {
+    fn eq(&self, other: &Self) -> bool {
+        self.code() == other.code()
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.facts().status
+    }
+
+    /// Only the status: `request::finish` makes the document, since it knows the request's id.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status_code())
+    }
+}
+
+impl From<LookupError> for ApiError {
+    fn from(error: LookupError) -> Self {
+        match &error {
+            LookupError::Overloaded | LookupError::Store(StoreError::Busy) => Self::Overloaded(error),
+            LookupError::ShuttingDown => Self::ShuttingDown,
+            LookupError::Store(StoreError::Unavailable(_) | StoreError::Timeout | StoreError::Interrupted(_)) => {
+                Self::DatabaseUnavailable(error)
+            }
+            LookupError::Store(StoreError::Refused(_)) | LookupError::Panicked => Self::Internal(Some(error)),
+        }
+    }
+}
+
+/// For paths that no route has.
+pub(super) async fn not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::NotFound)
+}
+
+/// For methods that a route does not have.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Route {
+    web::to(move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed(allowed)) })
+}

@@ -1,0 +1,84 @@
+//! Everything that knows a status code: the route table, who may enter, what is answered.
+
+mod data_action;
+mod error;
+mod ops;
+mod request;
+mod signed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Data, ServiceConfig};
+use tracing_actix_web::TracingLogger;
+
+use crate::app::lookup::Lookup;
+use crate::config::SigningScheme;
+use crate::domain::Keyring;
+use crate::metrics::Metrics;
+pub use ops::{Health, Ops};
+pub use request::RequestSpan;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct Services {
+    /// The batch lookup.
+    pub lookup: Arc<Lookup>,
+    /// The keys that may sign.
+    pub keys: Keyring,
+    /// How requests are signed.
+    pub scheme: SigningScheme,
+    /// The bounds of a request.
+    pub bounds: Bounds,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The bounds of a request and its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The longest body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// The most customers in one call.
+    pub max_batch: usize,
+    /// The longest answer of a lookup, in bytes; 0 for no cap.
+    pub max_response_bytes: usize,
+}
+
+/// Mounts the routes that platforms call. To add one: a module with its handler, whose arguments prove who calls, and a
+/// line here.
+pub fn routes(config: &mut ServiceConfig, services: &Services) {
+    let Services { lookup, keys, scheme, bounds, metrics } = services.clone();
+    config
+        .app_data(Data::from(lookup))
+        .app_data(Data::new(keys))
+        .app_data(Data::new(scheme))
+        .app_data(Data::new(bounds))
+        .app_data(Data::from(metrics));
+    config.service(
+        web::scope("")
+            .wrap(from_fn(request::finish))
+            .wrap(TracingLogger::<RequestSpan>::new())
+            .service(
+                web::resource("/data-action").route(web::post().to(data_action::post)).default_service(error::method_not_allowed("POST")),
+            )
+            .default_service(web::to(error::not_found)),
+    );
+}
+
+/// Mounts the routes for probes and for Prometheus.
+pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops) {
+    let get_only = |path: &str| web::resource(path).default_service(error::method_not_allowed("GET, HEAD"));
+    config.app_data(Data::new(ops.clone()));
+    config.service(
+        web::scope("")
+            .wrap(from_fn(request::finish))
+            .service(get_only("/livez").route(web::get().to(ops::live)).route(web::head().to(ops::live)))
+            .service(get_only("/readyz").route(web::get().to(ops::ready)).route(web::head().to(ops::ready)))
+            .service(get_only("/metrics").route(web::get().to(ops::metrics)).route(web::head().to(ops::metrics)))
+            .default_service(web::to(error::not_found)),
+    );
+}

@@ -1,0 +1,83 @@
+//! The admin listener: is the process alive, may it get traffic, what does it count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Query};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::error::ApiError;
+use crate::app::lookup::LookupError;
+use crate::app::ports::{Cache, CustomerStore, StoreError};
+use crate::metrics::Metrics;
+
+/// How long a probe waits for a dependency.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the admin routes need.
+#[derive(Clone)]
+pub struct Ops {
+    /// Whether this instance may get traffic.
+    pub health: Arc<Health>,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// Brings gauges up to date before they are read.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Whether this instance may get traffic.
+pub struct Health {
+    /// Needed for every answer.
+    pub store: Arc<dyn CustomerStore>,
+    /// Good to have.
+    pub cache: Option<Arc<dyn Cache>>,
+    /// Set once the service is going down.
+    pub draining: AtomicBool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Verbosity {
+    verbose: Option<String>,
+}
+
+/// Alive: the process answers. Asks nobody else.
+pub(super) async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(json!({"status": "alive"}))
+}
+
+/// Ready for traffic: 503 without Postgres or on the way down; a missing Redis only degrades.
+pub(super) async fn ready(ops: Data<Ops>, verbosity: Query<Verbosity>) -> Result<HttpResponse, ApiError> {
+    let health = &ops.health;
+    if health.draining.load(Ordering::Relaxed) {
+        return Err(ApiError::ShuttingDown);
+    }
+    match health.store.ready(Instant::now() + PATIENCE).await {
+        // A pool that is busy is a pool that works: taking traffic away from all instances at once helps nobody.
+        Ok(()) | Err(StoreError::Busy) => {}
+        Err(error) => return Err(LookupError::Store(error).into()),
+    }
+    let redis = match &health.cache {
+        None => "off",
+        Some(cache) => match tokio::time::timeout(PATIENCE, cache.ready()).await {
+            Ok(Ok(())) => "up",
+            Ok(Err(_)) | Err(_) => "down",
+        },
+    };
+    let status = if redis == "down" { "degraded" } else { "ready" };
+    let body = if verbosity.verbose.is_some() {
+        json!({"status": status, "checks": {"postgres": "up", "redis": redis}})
+    } else {
+        json!({"status": status})
+    };
+    Ok(HttpResponse::Ok().json(body))
+}
+
+/// Everything counted, in Prometheus's text format.
+pub(super) async fn metrics(ops: Data<Ops>) -> Result<HttpResponse, ApiError> {
+    (ops.refresh)();
+    let (content_type, text) = ops.metrics.render().map_err(|_| ApiError::Internal(None))?;
+    Ok(HttpResponse::Ok().content_type(content_type).body(text))
+}

@@ -1,0 +1,153 @@
+//! What every request gets: an id, a span, a log line, its share of the metrics, and a problem document where it fails.
+
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{Error, HttpMessage, HttpRequest};
+use tracing::Span;
+use tracing_actix_web::RootSpanBuilder;
+
+use super::error::ApiError;
+use crate::domain::{RequestId, TenantId};
+use crate::metrics::Metrics;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Where a caller's own id for the request may stand, the first well-formed one taken.
+const CALLER_IDS: [&str; 3] = ["x-request-id", "x-correlation-id", "inin-correlation-id"];
+
+/// What is found out about a request on its way, for its log line.
+#[derive(Clone, Default)]
+pub(super) struct Notes {
+    pub(super) tenant: Option<TenantId>,
+    pub(super) cache: Option<&'static str>,
+}
+
+#[derive(Clone, Copy)]
+struct Began(Instant);
+
+/// The id given to this request.
+pub(super) fn request_id(request: &HttpRequest) -> RequestId {
+    request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::generate)
+}
+
+/// Adds to the request's notes.
+pub(super) fn note(request: &HttpRequest, change: impl FnOnce(&mut Notes)) {
+    let mut extensions = request.extensions_mut();
+    let mut notes = extensions.remove::<Notes>().unwrap_or_default();
+    change(&mut notes);
+    extensions.insert(notes);
+}
+
+fn identify(headers: &HeaderMap) -> RequestId {
+    let named = |name: &&str| headers.get(*name).and_then(|value| RequestId::parse(value.to_str().ok()?));
+    CALLER_IDS.iter().find_map(named).unwrap_or_else(RequestId::generate)
+}
+
+/// Every answer leaves through here: with its id, and as a problem document where it is a failure.
+pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
+    // The span has made the id already, where there is a span; the admin listener has none.
+    if request.extensions().get::<RequestId>().is_none() {
+        let id = identify(request.headers());
+        request.extensions_mut().insert(id);
+    }
+    let response = next.call(request).await?.map_into_boxed_body();
+    let id = request_id(response.request());
+    let mut response = match response.response().error() {
+        Some(error) => {
+            let unforeseen = ApiError::Internal(None);
+            let error = error.as_error().unwrap_or(&unforeseen);
+            let cause = error.cause().map(|cause| describe(cause));
+            response.request().extensions_mut().insert(Outcome { code: error.code(), cause });
+            let document = error.response(&id);
+            response.into_response(document)
+        }
+        None => response,
+    };
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    Ok(response)
+}
+
+/// What a failure leaves behind for the log line, once its response is a document.
+struct Outcome {
+    code: &'static str,
+    cause: Option<String>,
+}
+
+/// The error and its causes in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
+}
+
+/// One span and one log line a request.
+pub struct RequestSpan;
+
+impl RootSpanBuilder for RequestSpan {
+    fn on_request_start(request: &ServiceRequest) -> Span {
+        let id = identify(request.headers());
+        let span = tracing::info_span!("request", request_id = id.as_str());
+        let mut extensions = request.extensions_mut();
+        extensions.insert(Began(Instant::now()));
+        extensions.insert(id);
+        span
+    }
+
+    fn on_request_end<B: MessageBody>(_: Span, outcome: &Result<ServiceResponse<B>, Error>) {
+        match outcome {
+            Ok(response) => finished(response.request(), response.status().as_u16()),
+            Err(error) => tracing::error!(error = error.to_string(), "request failed in the middle of the stack"),
+        }
+    }
+}
+
+fn finished(request: &HttpRequest, status: u16) {
+    let extensions = request.extensions();
+    let took = extensions.get::<Began>().map(|began| began.0.elapsed()).unwrap_or_default();
+    let notes = extensions.get::<Notes>().cloned().unwrap_or_default();
+    let outcome = extensions.get::<Outcome>();
+    let route = request.match_pattern().filter(|pattern| !pattern.is_empty()).unwrap_or_else(|| "unmatched".to_owned());
+    let method = known_method(request);
+    if let Some(metrics) = request.app_data::<Data<Metrics>>() {
+        metrics.answered(&route, method, status, took);
+    }
+    tracing::info!(
+        request_id = extensions.get::<RequestId>().map(RequestId::as_str),
+        trace_id = trace_id(request.headers()),
+        method,
+        route,
+        status,
+        outcome = outcome.map_or("ok", |outcome| outcome.code),
+        tenant = notes.tenant.as_ref().map(TenantId::as_str),
+        cache = notes.cache,
+        duration_ms = took.as_secs_f64() * 1e3,
+        error = outcome.and_then(|outcome| outcome.cause.as_deref()),
+        "request"
+    );
+}
+
+/// The method, or `OTHER`: callers may invent methods, and each would be a metric of its own.
+fn known_method(request: &HttpRequest) -> &'static str {
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == request.method().as_str())
+        .unwrap_or("OTHER")
+}
+
+/// The trace's id out of a W3C `traceparent` (Trace Context level 1, section 3.2): `00-{trace}-{parent}-{flags}`.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let parts: Vec<_> = headers.get("traceparent")?.to_str().ok()?.split('-').collect();
+    let lower_hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    match parts[..] {
+        [version, trace, parent, flags, ..] => {
+            let well_formed = lower_hex(version, 2) && lower_hex(trace, 32) && lower_hex(parent, 16) && lower_hex(flags, 2);
+            (well_formed && version != "ff" && (version != "00" || parts.len() == 4) && trace.bytes().any(|b| b != b'0')).then_some(trace)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,111 @@
+//! `Signed<T>`: a body whose signature was checked before anything of it was read. A handler that names it cannot be
+//! mounted unsigned.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
+use actix_web::web::{Bytes, BytesMut, Data};
+use actix_web::{FromRequest, HttpRequest};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::StreamExt;
+
+use super::error::ApiError;
+use super::{Bounds, request};
+use crate::config::SigningScheme;
+use crate::domain::{Keyring, SigningKey, TenantId};
+
+/// Names the key that signed; optional.
+const KEY_ID: &str = "X-CXone-Key-Id";
+
+/// A request whose signature is right and whose key may speak for the tenant that it names.
+pub(super) struct Signed<T> {
+    /// The key that signed.
+    pub(super) key_id: String,
+    /// What was signed.
+    pub(super) value: T,
+}
+
+/// A body that can be signed.
+pub(super) trait SignedBody: Sized + 'static {
+    /// Reads the raw body, whose signature is right.
+    fn parse(body: &[u8], bounds: &Bounds) -> Result<Self, ApiError>;
+
+    /// The tenant whose data it is about.
+    fn tenant(&self) -> &TenantId;
+}
+
+impl<T: SignedBody> FromRequest for Signed<T> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let settings =
+                (request.app_data::<Data<Bounds>>(), request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
+            let (Some(bounds), Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
+            let body = read(request.headers(), payload, bounds).await?;
+            let key = verify(request.headers(), &body, scheme, keys, Utc::now())?;
+            let value = T::parse(&body, bounds)?;
+            request::note(&request, |notes| notes.tenant = Some(value.tenant().clone()));
+            if !key.allows(value.tenant()) {
+                return Err(ApiError::TenantNotAllowed);
+            }
+            Ok(Self { key_id: key.id().to_owned(), value })
+        })
+    }
+}
+
+/// The raw body, at most so long and at the latest by its deadline.
+async fn read(headers: &HeaderMap, mut payload: Payload, bounds: &Bounds) -> Result<Bytes, ApiError> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
+    if announced > bounds.max_body_bytes {
+        return Err(ApiError::BodyTooLarge);
+    }
+    let arrive = async {
+        let mut body = BytesMut::with_capacity(announced);
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| ApiError::InvalidJson)?;
+            if body.len() + chunk.len() > bounds.max_body_bytes {
+                return Err(ApiError::BodyTooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    tokio::time::timeout(bounds.body_timeout, arrive).await.unwrap_or(Err(ApiError::RequestTimeout))
+}
+
+/// The key that signed this body.
+fn verify<'k>(
+    headers: &HeaderMap,
+    body: &[u8],
+    scheme: &SigningScheme,
+    keys: &'k Keyring,
+    now: DateTime<Utc>,
+) -> Result<&'k SigningKey, ApiError> {
+    let signature = single(headers, &scheme.header)?.ok_or(ApiError::MissingSignature)?;
+    let tag = scheme.encoding.decode(signature).ok_or(ApiError::InvalidSignature)?;
+    let key_id = single(headers, KEY_ID)?;
+    let Some(name) = &scheme.timestamp_header else {
+        return keys.verify(key_id, &tag, &[body], now).ok_or(ApiError::InvalidSignature);
+    };
+    let timestamp = single(headers, name)?.ok_or(ApiError::MissingSignature)?;
+    let key = keys.verify(key_id, &tag, &[timestamp.as_bytes(), b".", body], now).ok_or(ApiError::InvalidSignature)?;
+    let time = i64::from_str(timestamp).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0)).ok_or(ApiError::InvalidSignature)?;
+    let tolerance = TimeDelta::from_std(scheme.tolerance).unwrap_or(TimeDelta::MAX);
+    if (now - time).abs() > tolerance { Err(ApiError::StaleSignature) } else { Ok(key) }
+}
+
+/// The one value of a header. Two of them are a wrong signature: whoever stands in between may look at the other one.
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ApiError> {
+    let mut values = headers.get_all(name);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| ApiError::InvalidSignature),
+        (Some(_), Some(_)) => Err(ApiError::InvalidSignature),
+    }
+}
