@@ -1,0 +1,51 @@
+//! `migrate status` and `migrate apply`.
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use super::{Settings, demo, say};
+use crate::adapters::postgres::connect::Connector;
+use crate::adapters::postgres::migrate;
+
+#[derive(Subcommand)]
+pub(super) enum Step {
+    /// List the migrations and whether the database has them.
+    Status,
+    /// Apply what is pending. Safe to run from several places at once.
+    Apply {
+        /// Add the demo customers of two tenants.
+        #[arg(long)]
+        demo: bool,
+    },
+}
+
+pub(super) async fn run(settings: &Settings, step: &Step) -> anyhow::Result<()> {
+    let config = settings.load()?;
+    let url = match &config.database.migrate_url {
+        Some(url) => url,
+        None => config.database_url()?,
+    };
+    let owner = Connector::for_migrations(url, &config.database)?;
+    match step {
+        Step::Status => {
+            for migration in migrate::status(&owner).await? {
+                say(format_args!("{:8} {}", if migration.applied { "applied" } else { "pending" }, migration.name));
+            }
+        }
+        Step::Apply { demo } => {
+            migrate::wait_until_reachable(&owner, config.database.startup_wait).await?;
+            let applied = migrate::apply(&owner).await?;
+            for name in &applied {
+                say(format_args!("applied  {name}"));
+            }
+            if applied.is_empty() {
+                say("nothing to apply");
+            }
+            if *demo {
+                demo::load(&owner).await.context("load the demo customers")?;
+                say("demo customers are in");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! `serve`: the service.
+
+use anyhow::bail;
+use clap::Args;
+use secrecy::SecretString;
+
+use super::{Settings, stop_signal};
+use crate::adapters::postgres::connect::Connector;
+use crate::adapters::postgres::migrate;
+use crate::config::{Config, LogFormat};
+use crate::server::{self, Storage};
+use crate::telemetry;
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Apply pending migrations first.
+    #[arg(long)]
+    auto_migrate: bool,
+}
+
+pub(super) async fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
+    let config = settings.load()?.for_serving()?;
+    telemetry::start(config.log.format == LogFormat::Json, &config.log.filter);
+    let stop = stop_signal()?;
+    let work = async {
+        let connector = connect(&config, config.database_url()?, options.auto_migrate).await?;
+        server::start(&config, Storage::Postgres(Box::new(connector)))
+    };
+    tokio::pin!(stop);
+    let running = tokio::select! {
+        running = work => running?,
+        () = &mut stop => return Ok(()),
+    };
+    running.until(stop).await
+}
+
+/// A connector to a database that has every migration.
+pub(super) async fn connect(config: &Config, url: &SecretString, auto_migrate: bool) -> anyhow::Result<Connector> {
+    let connector = Connector::for_lookups(url, &config.database)?;
+    migrate::wait_until_reachable(&connector, config.database.startup_wait).await?;
+    if auto_migrate {
+        let owner = Connector::for_migrations(config.database.migrate_url.as_ref().unwrap_or(url), &config.database)?;
+        for name in migrate::apply(&owner).await? {
+            tracing::info!(migration = name, "migration applied");
+        }
+    }
+    let pending: Vec<_> = migrate::status(&connector).await?.into_iter().filter(|migration| !migration.applied).map(|m| m.name).collect();
+    if !pending.is_empty() {
+        bail!("the database lacks {}; run: cxone-data-action migrate apply", pending.join(", "));
+    }
+    Ok(connector)
+}

@@ -1,0 +1,207 @@
+//! Puts the service together, mounts its routes, and takes it down again without losing a request. The only file that knows
+//! every part.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer};
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use tokio::task::JoinHandle;
+
+use crate::adapters::guard::GuardSettings;
+use crate::adapters::memory::{LocalCache, MemoryStore};
+use crate::adapters::postgres::PostgresStore;
+use crate::adapters::postgres::connect::Connector;
+use crate::adapters::redis::RedisCache;
+use crate::app::lookup::{Limits, Lookup, Tiers};
+use crate::app::ports::{Cache, CustomerStore};
+use crate::config::Config;
+use crate::http::{self, Bounds, Health, Ops, Services};
+use crate::metrics::Metrics;
+
+/// A connection that says nothing is closed after this: longer than the 60 s after which proxies give theirs up, so that
+/// it is never we who close one that is being used.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How often partitions are seen to, and how soon again where that failed.
+const PARTITION_ROUND: Duration = Duration::from_hours(6);
+const PARTITION_RETRY: Duration = Duration::from_mins(1);
+
+/// Where customers and audit rows are.
+pub enum Storage {
+    /// The database.
+    Postgres(Box<Connector>),
+    /// This process, for `dev`.
+    Memory(Box<MemoryStore>),
+}
+
+/// A service that takes requests.
+pub struct Running {
+    http: (SocketAddr, ServerHandle),
+    admin: (SocketAddr, ServerHandle),
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
+    lookup: Arc<Lookup>,
+    health: Arc<Health>,
+    postgres: Option<Arc<PostgresStore>>,
+    keeper: Option<JoinHandle<()>>,
+    drain_delay: Duration,
+    grace: Duration,
+}
+
+/// Starts everything and returns once both listeners are bound. Must be called on the main runtime, which has to outlive
+/// what it starts.
+pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
+    let metrics = Arc::new(Metrics::new(config.metrics.max_tenants)?);
+    let mut postgres = None;
+    let store: Arc<dyn CustomerStore> = match storage {
+        Storage::Memory(store) => Arc::<MemoryStore>::from(store),
+        Storage::Postgres(connector) => {
+            let store = Arc::new(PostgresStore::new(*connector, &config.database, Arc::clone(&metrics))?);
+            postgres = Some(Arc::clone(&store));
+            store
+        }
+    };
+    let tiers = tiers(config, &metrics)?;
+    let limits = Limits {
+        deadline: config.lookup.deadline,
+        max_in_flight: config.http.max_in_flight,
+        audit_cache_hits: config.audit.cache_hits,
+        ttl: config.cache.ttl,
+        absent_ttl: config.cache.absent_ttl,
+    };
+    let lookup = Arc::new(Lookup::new(Arc::clone(&store), tiers.clone(), Arc::clone(&metrics), limits));
+    let health = Arc::new(Health { store, cache: tiers.shared, draining: AtomicBool::new(false) });
+    let services = Services {
+        lookup: Arc::clone(&lookup),
+        keys: config.signing.keys.clone(),
+        scheme: config.signing.scheme.clone(),
+        bounds: Bounds {
+            max_body_bytes: config.http.max_body_bytes,
+            body_timeout: config.http.body_timeout,
+            max_batch: config.lookup.max_batch,
+            max_response_bytes: config.lookup.max_response_bytes,
+        },
+        metrics: Arc::clone(&metrics),
+    };
+    let pool = postgres.clone();
+    let refresh = Arc::new(move || pool.iter().for_each(|pool| pool.observe_pool()));
+    let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh };
+
+    let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))
+        .workers(config.http.workers)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(config.shutdown.grace.as_secs())
+        .disable_signals()
+        .bind(config.http.listen)
+        .with_context(|| format!("listen on {} (http.listen)", config.http.listen))?;
+    let admin = HttpServer::new(move || App::new().configure(|app| http::admin_routes(app, &ops)))
+        .workers(1)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .bind(config.admin.listen)
+        .with_context(|| format!("listen on {} (admin.listen)", config.admin.listen))?;
+    let address = |addresses: Vec<SocketAddr>| addresses.first().copied().context("no address was bound");
+    let (http_address, admin_address) = (address(http.addrs())?, address(admin.addrs())?);
+    let (http, admin) = (http.run(), admin.run());
+    let (http_handle, admin_handle) = (http.handle(), admin.handle());
+    let servers = vec![tokio::spawn(http), tokio::spawn(admin)];
+    tracing::info!(listener = "http", address = %http_address, "listening");
+    tracing::info!(listener = "admin", address = %admin_address, "listening");
+
+    let keeper = postgres.clone().map(|store| tokio::spawn(keep_partitions(store, metrics, config.audit.partitions_ahead)));
+    Ok(Running {
+        http: (http_address, http_handle),
+        admin: (admin_address, admin_handle),
+        servers,
+        lookup,
+        health,
+        postgres,
+        keeper,
+        drain_delay: config.shutdown.drain_delay,
+        grace: config.shutdown.grace,
+    })
+}
+
+impl Running {
+    /// Where platforms call.
+    pub fn http(&self) -> SocketAddr {
+        self.http.0
+    }
+
+    /// Where probes and Prometheus call.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.0
+    }
+
+    /// Serves until `stop` comes, then: unready, a delay in which load balancers notice, no more connections, whatever is in
+    /// flight to its end, pools closed.
+    pub async fn until(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        stop.await;
+        tracing::info!(drain_delay = ?self.drain_delay, "shutting down");
+        self.health.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(self.drain_delay).await;
+        self.http.1.stop(true).await;
+        if tokio::time::timeout(self.grace, self.lookup.finish()).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "lookups were still under way at the end of the grace period");
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+        if let Some(postgres) = &self.postgres {
+            postgres.close();
+        }
+        self.admin.1.stop(false).await;
+        for server in self.servers {
+            server.await??;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn tiers(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Tiers> {
+    let settings = &config.cache;
+    if settings.ttl.is_zero() {
+        return Ok(Tiers::default());
+    }
+    let local = (settings.local_capacity > 0).then(|| Arc::new(LocalCache::new(settings.local_capacity)) as Arc<dyn Cache>);
+    let guard = GuardSettings {
+        deadline: settings.timeout,
+        failures: settings.breaker_failures,
+        open: settings.breaker_open,
+        probes: settings.breaker_probes,
+    };
+    let redis = &config.redis;
+    let shared = match &redis.url {
+        None => None,
+        Some(url) => {
+            let cache = RedisCache::new(url.expose_secret(), redis.ca_file.as_deref(), redis.connections, guard, Arc::clone(metrics))?;
+            Some(Arc::new(cache) as Arc<dyn Cache>)
+        }
+    };
+    Ok(Tiers { local, shared })
+}
+
+/// Keeps the audit log's partitions ready ahead of time.
+async fn keep_partitions(store: Arc<PostgresStore>, metrics: Arc<Metrics>, months: i32) {
+    loop {
+        let pause = match store.ensure_partitions(months, Instant::now() + Duration::from_secs(10)).await {
+            Ok((made, default_used)) => {
+                metrics.audit_default_partition(default_used);
+                if made > 0 {
+                    tracing::info!(made, "audit partitions made");
+                }
+                PARTITION_ROUND
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "audit partitions not seen to");
+                PARTITION_RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
