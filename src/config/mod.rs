@@ -245,7 +245,12 @@ impl Config {
         Self::read(Reader::new(values, problems))
     }
 
-    /// The defaults alone, with nothing read from outside.
+    /// The environment's spelling of a setting.
+    pub fn env_name(name: &str) -> String {
+        reader::env_name(name)
+    }
+
+    /// The dotted name of every setting that there is, but for those of lists.
     pub fn setting_names() -> Vec<String> {
         let mut reader = Reader::new(std::collections::BTreeMap::new(), Vec::new());
         sections(&mut reader);
@@ -312,7 +317,7 @@ fn sections(r: &mut Reader) -> Config {
         },
         audit: Audit { cache_hits: r.parsed("audit.cache_hits", true), partitions_ahead: r.within("audit.partitions_ahead", 3, 1..=120) },
         metrics: Metrics { max_tenants: r.within("metrics.max_tenants", 100, 0..=100_000) },
-        log: Log { format: r.parsed("log.format", LogFormat::Json), filter: r.parsed("log.filter", "info".to_owned()) },
+        log: Log { format: r.parsed("log.format", LogFormat::Json), filter: r.parsed("log.filter", "info,actix_server=warn".to_owned()) },
         shutdown: Shutdown {
             drain_delay: r.duration_or_zero("shutdown.drain_delay", Duration::from_secs(5)),
             grace: r.duration("shutdown.grace", Duration::from_secs(30)),
