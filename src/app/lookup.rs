@@ -316,3 +316,7 @@ impl Findings {
         LookupAnswer { found: self.ids.into_iter().filter_map(present).collect(), missing, cache }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::expect_used, clippy::panic, reason = "a test that panics has failed, which is its purpose")]
+mod tests;

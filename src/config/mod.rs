@@ -266,7 +266,9 @@ impl Config {
 
     /// These settings, if requests can be served with them.
     pub fn for_serving(self) -> Result<Self, Invalid> {
-        if self.signing.keys.keys().is_empty() { Err(Invalid::no_signing_key()) } else { Ok(self) }
+        let no_key = self.signing.keys.keys().is_empty().then(Invalid::no_signing_key);
+        let missing: Vec<_> = no_key.into_iter().chain(self.database_url().err()).flat_map(|invalid| invalid.0).collect();
+        if missing.is_empty() { Ok(self) } else { Err(Invalid(missing)) }
     }
 
     /// The runtime role's URL; an error where none is set.

@@ -130,7 +130,7 @@ mod tests {
             updated_at: DateTime::from_timestamp(1_767_323_045, 678_901_000).unwrap_or_default(),
             attributes,
         };
-        record.document().map(|d| String::from_utf8_lossy(&d.json).into_owned()).unwrap_or_else(|e| e.to_string())
+        record.document().map_or_else(|e| e.to_string(), |d| String::from_utf8_lossy(&d.json).into_owned())
     }
 
     #[test]

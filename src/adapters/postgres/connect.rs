@@ -120,7 +120,8 @@ fn tls_config(ca_file: Option<&Path>, mode: SslMode) -> anyhow::Result<ClientCon
     }
     if let Some(path) = ca_file {
         for certificate in CertificateDer::pem_file_iter(path).with_context(|| format!("read {}", path.display()))? {
-            roots.add(certificate.with_context(|| format!("read a certificate of {}", path.display()))?)?;
+            let certificate = certificate.map_err(anyhow::Error::new).and_then(|found| Ok(roots.add(found)?));
+            certificate.with_context(|| format!("read a certificate of {}", path.display()))?;
         }
     }
     let provider = rustls::crypto::ring::default_provider();

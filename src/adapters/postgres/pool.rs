@@ -7,7 +7,7 @@ use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, PoolError
 use tokio::runtime::Handle;
 
 use super::connect::Connector;
-use super::failure::store_error;
+use super::failure::described;
 use crate::app::ports::StoreError;
 use crate::config;
 
@@ -42,11 +42,8 @@ impl Pool {
             Timeouts { wait: capped(self.timeouts.wait), create: capped(self.timeouts.create), recycle: capped(self.timeouts.recycle) };
         let object = self.connections.timeout_get(&timeouts).await.map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) => StoreError::Busy,
-            // A connection that cannot be made is never a transaction that broke.
-            PoolError::Backend(error) => match store_error(&error) {
-                StoreError::Interrupted(cause) => StoreError::Unavailable(cause),
-                other => other,
-            },
+            // Whatever keeps a connection from being made, no transaction had begun.
+            PoolError::Backend(error) => StoreError::Unavailable(described(&error)),
             other => StoreError::Unavailable(other.into()),
         })?;
         Ok(Lease { object: Some(object), connector: self.connector.clone() })

@@ -88,7 +88,7 @@ mod tests {
     fn some() -> anyhow::Result<(TenantId, CustomerId, Cached)> {
         let id = CustomerId::parse("6f1c0000-0000-4000-8000-000000000001").ok_or_else(|| anyhow::anyhow!("no id"))?;
         let known = Known::Present(Bytes::from_static(br#"{"name":"Ann"}"#));
-        Ok(("acme42".parse()?, id, Cached { known, keep: Duration::from_secs(60) }))
+        Ok(("acme42".parse()?, id, Cached { known, keep: Duration::from_mins(1) }))
     }
 
     #[test]

@@ -35,6 +35,13 @@ const PACKAGES: [(&str, &str); 4] =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binaries(PathBuf);
 
+impl Binaries {
+    /// The directory itself, where the client programs may be found too.
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+}
+
 /// Where initdb and postgres are: `bindir` alone if given (nothing else is searched), else the directories of `path`
 /// (a PATH value), else where packages put them, newest version first.
 pub fn find_binaries(bindir: Option<&Path>, path: Option<&OsStr>) -> Option<Binaries> {

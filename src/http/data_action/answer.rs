@@ -24,6 +24,9 @@ pub(super) fn render(answer: &LookupAnswer, cap: usize) -> String {
         let length = frame(answer.found.len(), missing, &[]).len() + ids_len(unsent) + used + json.len() + count;
         full |= length > room && fits_alone(json);
         if full || length > room {
+            if !fits_alone(json) {
+                tracing::warn!(bytes = json.len(), "a customer is longer than any answer may be (lookup.max_response_bytes)");
+            }
             rest.push(*id);
         } else {
             used += json.len();

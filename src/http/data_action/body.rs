@@ -56,8 +56,9 @@ struct Input {
 impl SignedBody for Body {
     fn parse(body: &[u8], bounds: &Bounds) -> Result<Self, ApiError> {
         // First whether it is JSON at all, to the last byte: the types below stop at the first thing they do not expect.
-        serde_json::from_slice::<de::IgnoredAny>(body).map_err(|_| ApiError::InvalidJson)?;
-        let spelled = spelled(body)?;
+        let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
+        serde_json::from_str::<de::IgnoredAny>(text).map_err(|_| ApiError::InvalidJson)?;
+        let spelled = spelled(text)?;
         if spelled.action.as_ref().is_some_and(|action| action != ACTION) {
             return Err(ApiError::UnknownAction);
         }
@@ -86,8 +87,8 @@ fn one(pointer: &str, code: &'static str, detail: impl fmt::Display) -> ApiError
 }
 
 /// Reads the types; where one is not as expected, tells where.
-fn spelled(body: &[u8]) -> Result<Spelled, ApiError> {
-    let mut json = serde_json::Deserializer::from_slice(body);
+fn spelled(text: &str) -> Result<Spelled, ApiError> {
+    let mut json = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
     let spelled = object::<Spelled, _>(tracked).ok().flatten();

@@ -1,0 +1,75 @@
+//! The whole service under load, on a private Postgres and Redis: how fast, beside what Postgres itself can do, and what
+//! callers see while a dependency dies.
+//!
+//!     cargo bench --bench load -- steady | redis | postgres [--customers N] [--connections N] [--requests N]
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
+
+mod client;
+mod outages;
+mod pgbench;
+mod steady;
+#[expect(dead_code, unused_imports, reason = "made for the tests, and shared as it is")]
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use clap::{Parser, ValueEnum};
+use support::{Cluster, Database};
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Scene {
+    /// Uncached, cached, and pgbench, in turn.
+    Steady,
+    /// Redis killed, restarted, hung and woken under load.
+    Redis,
+    /// Postgres killed and restarted under load.
+    Postgres,
+}
+
+#[derive(Parser)]
+struct Options {
+    scene: Scene,
+    /// Customers in the database.
+    #[arg(long, default_value_t = 100_000)]
+    customers: i32,
+    /// Connections, each with one request under way.
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Requests of each round.
+    #[arg(long, default_value_t = 10_000)]
+    requests: usize,
+    /// Rounds of the steady scene.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// cargo says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() {
+    let options = Options::parse();
+    match options.scene {
+        Scene::Steady => steady::run(&options).await,
+        Scene::Redis => outages::redis(&options).await,
+        Scene::Postgres => outages::postgres(&options).await,
+    }
+}
+
+/// The id of the nth customer.
+fn customer(n: i32) -> String {
+    format!("00000000-0000-4000-8000-{n:012x}")
+}
+
+/// A durable server with so many customers of one tenant.
+async fn database(customers: i32) -> (Cluster, Database) {
+    let cluster = Cluster::start(&[("max_connections", "200"), ("shared_buffers", "512MB")]).await;
+    let database = cluster.database().await;
+    let fill = "INSERT INTO customers (tenant_id, id, name, status, attributes) \
+        SELECT 'acme42', ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'Customer number ' || n, 'active', '{\"tier\": \"gold\", \"language\": \"en\"}' \
+        FROM generate_series(1, $1) n";
+    database.owner.execute(fill, &[&customers]).await.expect("customers");
+    database.run("VACUUM ANALYZE customers").await;
+    database.run("CHECKPOINT").await;
+    (cluster, database)
+}

@@ -1,0 +1,140 @@
+//! One promise, every implementation: what holds for a seam holds for all that stand behind it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cxone_data_action::adapters::guard::GuardSettings;
+use cxone_data_action::adapters::memory::{LocalCache, MemoryStore};
+use cxone_data_action::adapters::postgres::PostgresStore;
+use cxone_data_action::adapters::postgres::connect::Connector;
+use cxone_data_action::adapters::redis::RedisCache;
+use cxone_data_action::app::ports::{Cache, Cached, CustomerStore};
+use cxone_data_action::config::{Config, Flags};
+use cxone_data_action::domain::{AuditEntry, CustomerId, CustomerRecord, Known, RequestId, Source, TenantId, audit};
+use cxone_data_action::metrics::Metrics;
+use uuid::Uuid;
+
+use crate::support::{Database, Redis, wait_until};
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().expect("a tenant")
+}
+
+fn new_id() -> CustomerId {
+    CustomerId::from_uuid(Uuid::new_v4()).expect("not nil")
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(10).expect("metrics"))
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn entry(tenant: &TenantId, ids: &[CustomerId]) -> AuditEntry {
+    AuditEntry {
+        id: Uuid::now_v7(),
+        occurred_at: audit::now(),
+        tenant: tenant.clone(),
+        action: "process_customer_batch",
+        source: Source::Database,
+        customer_ids: ids.to_vec(),
+        key_id: "default".to_owned(),
+        request_id: RequestId::generate(),
+        contact_id: Some("42".to_owned()),
+    }
+}
+
+/// A store with one customer of tenant `a`.
+async fn holds_the_store_contract(store: &dyn CustomerStore, known: CustomerId, audited: impl AsyncFn(Uuid) -> Vec<Vec<CustomerId>>) {
+    let (a, b, nobody) = (tenant("a"), tenant("b"), new_id());
+    store.ready(soon()).await.expect("ready");
+
+    let asked = [nobody, known];
+    let lookup = entry(&a, &asked);
+    let found = store.lookup_and_audit(&lookup, &asked, soon()).await.expect("an answer");
+    assert_eq!(found.iter().map(|document| document.id).collect::<Vec<_>>(), [known]);
+    let json: serde_json::Value = serde_json::from_slice(&found[0].json).expect("JSON");
+    assert_eq!((&json["id"], &json["name"]), (&known.to_string().into(), &"Ann".into()));
+    assert_eq!(audited(lookup.id).await, [vec![nobody]], "one row, which names who was missing");
+
+    let again = store.lookup_and_audit(&lookup, &asked, soon()).await.expect("an answer");
+    assert_eq!((again, audited(lookup.id).await.len()), (found, 1), "an entry written twice is one row");
+
+    let other = entry(&b, &[known]);
+    assert!(store.lookup_and_audit(&other, &[known], soon()).await.expect("an answer").is_empty(), "another tenant's customer");
+    assert_eq!(audited(other.id).await, [vec![known]]);
+
+    let hit = AuditEntry { source: Source::Cache, ..entry(&a, &asked) };
+    store.audit(&hit, &[nobody], soon()).await.expect("a row");
+    store.audit(&hit, &[nobody], soon()).await.expect("the same row");
+    assert_eq!(audited(hit.id).await, [vec![nobody]]);
+}
+
+#[tokio::test]
+async fn the_memory_store_keeps_the_contract_of_a_store() {
+    let (store, id) = (MemoryStore::default(), new_id());
+    let record = CustomerRecord { id, name: "Ann", status: "active", updated_at: audit::now(), attributes: "{}" };
+    store.insert(tenant("a"), record.document().expect("a document"));
+    let audited = async |row: Uuid| store.audited().into_iter().filter(|(entry, _)| entry.id == row).map(|(_, missing)| missing).collect();
+    holds_the_store_contract(&store, id, audited).await;
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_the_contract_of_a_store() {
+    let database = Database::new().await;
+    let id = new_id();
+    database.customer_with_id("a", id.uuid(), "Ann").await;
+    let settings = Config::load(&Flags { set: vec![("database.url".to_owned(), database.url.clone())], ..Flags::default() })
+        .expect("settings")
+        .database;
+    let connector = Connector::for_lookups(settings.url.as_ref().expect("set"), &settings).expect("a connector");
+    let store = PostgresStore::new(connector, &settings, metrics()).expect("a store");
+    let ids = |ids: Vec<Uuid>| ids.into_iter().filter_map(CustomerId::from_uuid).collect::<Vec<_>>();
+    let audited = async |row: Uuid| {
+        let rows = database.owner.query("SELECT missing_ids FROM audit_log WHERE id = $1", &[&row]).await.expect("rows");
+        rows.iter().map(|row| ids(row.get(0))).collect()
+    };
+    holds_the_store_contract(&store, id, audited).await;
+}
+
+async fn holds_the_cache_contract(cache: &dyn Cache) {
+    let (a, b) = (tenant("a"), tenant("b"));
+    let (there, absent, short, unknown) = (new_id(), new_id(), new_id(), new_id());
+    let present = Known::Present(Bytes::from_static(br#"{"name":"Ann"}"#));
+    let minute = |known: &Known| Cached { known: known.clone(), keep: Duration::from_mins(1) };
+    cache.ready().await.expect("ready");
+
+    let brief = Cached { known: present.clone(), keep: Duration::from_millis(30) };
+    cache.put(&a, &[(there, minute(&present)), (absent, minute(&Known::Absent)), (short, brief)]).await.expect("kept");
+    let known = async |tenant: &TenantId| {
+        let answers = cache.get(tenant, &[unknown, there, absent]).await.expect("answers");
+        answers.into_iter().map(|cached| cached.map(|cached| cached.known)).collect::<Vec<_>>()
+    };
+    assert_eq!(known(&a).await, [None, Some(present.clone()), Some(Known::Absent)], "in the order asked");
+    assert_eq!(known(&b).await, [None, None, None], "nothing of another tenant's");
+    let left = cache.get(&a, &[there]).await.expect("answers").remove(0).expect("kept").keep;
+    assert!(left > Duration::from_secs(50) && left <= Duration::from_mins(1), "{left:?} left of a minute");
+    wait_until("the short-lived one is gone", async || cache.get(&a, &[short]).await.expect("answers")[0].is_none().then_some(())).await;
+
+    cache.put(&a, &[(there, minute(&Known::Absent))]).await.expect("kept");
+    assert_eq!(
+        cache.get(&a, &[there]).await.expect("answers")[0].as_ref().map(|cached| &cached.known),
+        Some(&Known::Absent),
+        "the last word counts"
+    );
+}
+
+#[tokio::test]
+async fn the_local_tier_keeps_the_contract_of_a_cache() {
+    holds_the_cache_contract(&LocalCache::new(1000)).await;
+}
+
+#[tokio::test]
+async fn the_redis_tier_keeps_the_contract_of_a_cache() {
+    let redis = Redis::start().await;
+    let guard = GuardSettings { deadline: Duration::from_secs(5), failures: 5, open: Duration::from_secs(1), probes: 1 };
+    holds_the_cache_contract(&RedisCache::new(&redis.url(), None, 2, guard, metrics()).expect("a cache")).await;
+}

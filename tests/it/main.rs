@@ -1,0 +1,35 @@
+//! What the service promises, tried from outside: each test starts the real binary on a real Postgres and Redis.
+//!
+//! One file a promise; `support` starts and ends what tests need. A test that cannot run fails, and says what to install.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics has failed, which is its purpose")]
+
+mod support;
+
+mod admin;
+mod answers;
+mod audit;
+mod cache;
+mod commands;
+mod contracts;
+mod dev;
+mod governor;
+mod inputs;
+mod keys;
+mod launcher;
+mod load;
+mod logs;
+mod migrations;
+mod postgres_outages;
+mod privileges;
+mod properties;
+mod redis_outages;
+mod rollbacks;
+mod routes;
+mod schema;
+mod settings;
+mod shutdown;
+mod signatures;
+mod tenants;
+mod tidy;
+mod tls;

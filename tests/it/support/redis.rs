@@ -1,0 +1,103 @@
+//! A Redis of a test's own.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use redis::aio::MultiplexedConnection;
+use redis::{Client, InfoDict};
+
+use super::{scratch_dir, wait_until, watch, watchdog};
+
+/// A `redis-server` without persistence, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    pub(crate) port: u16,
+    server: Child,
+}
+
+impl Redis {
+    /// On a port that the system hands out. Another process may snatch it before the server binds it: then once more.
+    pub(crate) async fn start() -> Self {
+        loop {
+            let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+            if let Some(redis) = Self::launch(port).await {
+                return redis;
+            }
+        }
+    }
+
+    async fn launch(port: u16) -> Option<Self> {
+        let mut server = Command::new("redis-server");
+        server.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string(), "--dir"]);
+        server.arg(scratch_dir()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = server.spawn().expect("these tests need redis-server: apt-get install redis-server (or: brew install redis)");
+        watch(server.id(), "KILL");
+        let mut redis = Self { port, server };
+        wait_until("redis-server answers", async || {
+            if redis.server.try_wait().expect("our own child").is_some() {
+                return Some(None);
+            }
+            (redis.pid_by_itself().await == Some(redis.server.id())).then_some(Some(()))
+        })
+        .await
+        .map(|()| redis)
+    }
+
+    /// Who answers on the port says that it is this process.
+    async fn pid_by_itself(&self) -> Option<u32> {
+        let mut connection = Client::open(self.url()).ok()?.get_multiplexed_async_connection().await.ok()?;
+        let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await.ok()?;
+        info.get("process_id")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+        Client::open(self.url()).expect("a URL").get_multiplexed_async_connection().await.expect("redis answers")
+    }
+
+    /// Runs one command.
+    pub(crate) async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut self.connection().await).await.unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    /// Gone, as by a power cut.
+    pub(crate) fn kill(&mut self) {
+        self.server.kill().expect("our own child");
+        self.server.wait().expect("our own child");
+        watchdog::forget(self.server.id());
+    }
+
+    /// Back on the same port, empty.
+    pub(crate) async fn start_again(&mut self) {
+        *self = Self::launch(self.port).await.expect("the port is still free");
+    }
+
+    /// Neither answers nor hangs up.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.server.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("our own child");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if matches!(self.server.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Waiting for a state, never for luck.
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Asks again until there is an answer.
+pub(crate) async fn wait_until<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = state().await {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
