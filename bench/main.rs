@@ -1,7 +1,7 @@
 //! The whole service under load, on a private Postgres and Redis: how fast, beside what Postgres itself can do, and what
 //! callers see while a dependency dies.
 //!
-//!     cargo bench --bench load -- steady | redis | postgres [--customers N] [--connections N] [--requests N]
+//!     cargo bench --bench load -- steady | redis | postgres [--customers N] [--connections N] [--requests N] [--set NAME=VALUE]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
@@ -14,7 +14,7 @@ mod steady;
 mod support;
 
 use clap::{Parser, ValueEnum};
-use support::{Cluster, Database};
+use support::{Cluster, Database, Setup};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Scene {
@@ -41,6 +41,9 @@ struct Options {
     /// Rounds of the steady scene.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Settings of the service under load, as `NAME=VALUE`.
+    #[arg(long)]
+    set: Vec<String>,
     /// cargo says so.
     #[arg(long, hide = true)]
     bench: bool,
@@ -53,6 +56,14 @@ async fn main() {
         Scene::Steady => steady::run(&options).await,
         Scene::Redis => outages::redis(&options).await,
         Scene::Postgres => outages::postgres(&options).await,
+    }
+}
+
+impl Options {
+    /// The service under load, but for its cache.
+    fn service(&self, database: &Database) -> Setup {
+        let settings = self.set.iter().filter_map(|setting| setting.split_once('='));
+        settings.fold(Setup::on(database), |setup, (name, value)| setup.set(name, value))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::{self, Sample, quantile};
-use crate::support::{Redis, Setup, tally};
+use crate::support::{Redis, tally};
 use crate::{Options, database};
 
 const PHASE: Duration = Duration::from_secs(4);
@@ -15,8 +15,8 @@ const PHASE: Duration = Duration::from_secs(4);
 pub(crate) async fn redis(options: &Options) {
     let (_cluster, database) = database(options.customers).await;
     let mut redis = Redis::start().await;
-    let service = Setup::on(&database).redis(&redis).set("CXDA_CACHE__LOCAL_CAPACITY", "0").start().await;
-    let uncached = Setup::on(&database).set("CXDA_CACHE__TTL", "0").start().await;
+    let service = options.service(&database).redis(&redis).set("CXDA_CACHE__LOCAL_CAPACITY", "0").start().await;
+    let uncached = options.service(&database).set("CXDA_CACHE__TTL", "0").start().await;
     let requests = client::requests(options.requests, options.customers);
     let quiet = client::run(&uncached.url, &requests, options.connections, None).await;
     println!("without any cache: p99 {:.1} ms", quantile(&quiet.iter().collect::<Vec<_>>(), 0.99));
@@ -42,7 +42,7 @@ pub(crate) async fn redis(options: &Options) {
 /// Nothing cached, so that every request needs Postgres.
 pub(crate) async fn postgres(options: &Options) {
     let (mut cluster, mut database) = database(options.customers).await;
-    let service = Setup::on(&database).set("CXDA_CACHE__TTL", "0").start().await;
+    let service = options.service(&database).set("CXDA_CACHE__TTL", "0").start().await;
     let requests = client::requests(options.requests, options.customers);
     let load = Load::start(&service.url, &requests, options.connections);
     let mut phases = vec![("Postgres up", Instant::now())];

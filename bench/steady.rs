@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use crate::client::{self, quantile};
-use crate::support::{Database, Redis, Service, Setup};
+use crate::support::{Database, Redis, Service};
 use crate::{Options, database, pgbench};
 
 pub(crate) async fn run(options: &Options) {
     let (_cluster, database) = database(options.customers).await;
     let redis = Redis::start().await;
-    let uncached = Setup::on(&database).set("CXDA_CACHE__TTL", "0").start().await;
-    let cached = Setup::on(&database).redis(&redis).start().await;
+    let uncached = options.service(&database).set("CXDA_CACHE__TTL", "0").start().await;
+    let cached = options.service(&database).redis(&redis).start().await;
     let requests = client::requests(options.requests, options.customers);
     client::run(&cached.url, &requests, options.connections, None).await;
 

@@ -295,7 +295,7 @@ fn sections(r: &mut Reader) -> Config {
                 .secret("database.migrate_url")
                 .filter(|url| r.check_url("database.migrate_url", url, &["postgres://", "postgresql://"])),
             ca_file: r.optional("database.ca_file"),
-            max_connections: r.within("database.max_connections", 16, 1..=1000),
+            max_connections: r.within("database.max_connections", 8, 1..=1000),
             connect_timeout: r.duration("database.connect_timeout", Duration::from_secs(1)),
             wait_timeout: r.duration("database.wait_timeout", Duration::from_millis(500)),
             statement_timeout: r.duration("database.statement_timeout", Duration::from_millis(1500)),

@@ -133,6 +133,21 @@ async fn keys_name_version_tenant_and_customer_and_none_lives_for_ever() {
 }
 
 #[tokio::test]
+async fn redis_may_ask_for_a_password_and_go_by_another_name() {
+    let database = Database::new().await;
+    let redis = Redis::start().await;
+    let id = database.customer("acme42", "Ann").await;
+    redis.run::<()>(&["CONFIG", "SET", "requirepass", "hunter2"]).await;
+    for scheme in ["redis", "valkey"] {
+        let url = format!("{scheme}://:hunter2@127.0.0.1:{}/3", redis.port);
+        let setup = || Setup::on(&database).set("REDIS_URL", &url).set("CXDA_CACHE__LOCAL_CAPACITY", "0").start();
+        let (first, second) = (setup().await, setup().await);
+        first.lookup("acme42", &[id]).await;
+        wait_until("the other one finds it", async || (second.lookup("acme42", &[id]).await.cache() == "hit").then_some(())).await;
+    }
+}
+
+#[tokio::test]
 async fn a_cached_customer_needs_no_database_but_for_the_audit() {
     let database = Database::new().await;
     let service = Setup::on(&database).start().await;

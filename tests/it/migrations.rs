@@ -96,6 +96,15 @@ async fn migrations_run_as_the_owner_while_the_service_runs_as_another() {
 }
 
 #[tokio::test]
+async fn a_database_with_another_text_of_a_migration_is_refused() {
+    let database = Database::new().await;
+    database.run("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1").await;
+    for outcome in [migrate(&database, &["apply"]).await, Setup::on(&database).refused().await] {
+        assert_eq!(outcome.code, Some(1), "{}", outcome.printed());
+    }
+}
+
+#[tokio::test]
 async fn demo_data_is_of_two_tenants_and_may_be_loaded_again() {
     let database = Cluster::shared().await.empty_database().await;
     for _ in 0..2 {

@@ -204,6 +204,18 @@ async fn without_its_database_a_service_is_not_ready_but_alive() {
 }
 
 #[tokio::test]
+async fn a_service_waits_at_its_start_for_a_database_that_is_not_up_yet() {
+    let mut cluster = Cluster::start(&[]).await;
+    let database = cluster.database().await;
+    cluster.kill().await;
+    let mut process = setup(&database).set("CXDA_DATABASE__STARTUP_WAIT", "1m").process();
+    process.logged("it waits", |line| line["level"] == "WARN").await;
+    cluster.start_again().await;
+    let service = Service::over(process).await;
+    assert_eq!(service.lookup("acme42", &[Uuid::from_u128(7)]).await.status, 200);
+}
+
+#[tokio::test]
 async fn cached_customers_are_not_given_out_unaudited() {
     let mut cluster = Cluster::start(&[]).await;
     let database = cluster.database().await;

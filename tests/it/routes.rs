@@ -123,6 +123,26 @@ async fn a_body_in_chunks_is_measured_as_it_comes() {
 }
 
 #[tokio::test]
+async fn a_request_with_two_lengths_is_refused() {
+    let (database, service) = service().await;
+    let (body, tag) = (body(), sign(body()));
+    let two = [
+        format!("Content-Length: {}\r\nContent-Length: 5", body.len()),
+        format!("Content-Length: {}\r\nTransfer-Encoding: chunked", body.len()),
+        format!("Transfer-Encoding: chunked\r\nContent-Length: {}", body.len()),
+        "Transfer-Encoding: xchunked".to_owned(),
+        format!("Content-Length: +{}", body.len()),
+    ];
+    for lengths in two {
+        let bytes =
+            format!("POST /data-action HTTP/1.1\r\nHost: x\r\nX-CXone-Signature: {tag}\r\n{lengths}\r\nConnection: close\r\n\r\n{body}");
+        let answer = raw(&service, bytes.as_bytes(), "never");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{lengths}: {answer}");
+    }
+    assert_eq!(database.audit_count().await, 0);
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     let database = Database::new().await;
     let service = Setup::on(&database).set("CXDA_HTTP__BODY_TIMEOUT", "300ms").start().await;

@@ -28,8 +28,10 @@ async fn another_tenants_customer_is_missing() {
     let theirs = database.customers("globex", 5).await;
     assert_eq!(service.lookup("globex", &theirs).await.output()["count"], 5);
     for tenant in ["acme42", "globe", "globexx", "Globex"] {
-        let output = service.lookup(tenant, &theirs).await.output();
+        let reply = service.lookup(tenant, &theirs).await;
+        let output = reply.output();
         assert_eq!((output["count"].as_u64(), ids_of(&output["missing"])), (Some(0), theirs.clone()));
+        assert_eq!(database.audit_row(&reply.request_id()).await.missing_ids, theirs);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Postgres over TLS: verified, by a private authority too, and never silently without.
+//! Postgres and Redis over TLS: verified, by a private authority too, and never silently without.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use uuid::Uuid;
 
-use crate::support::{Cluster, Database, Outcome, Setup, Tool, scratch_file};
+use crate::support::{Cluster, Database, Outcome, Redis, Setup, Tool, scratch_file, wait_until};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -21,12 +21,18 @@ fn pem_file(authority: &Authority) -> PathBuf {
     scratch_file(authority.pem())
 }
 
-/// Puts a certificate for `name` where the server looks for it, owned by the user that the server runs as.
-fn install(authority: &Authority, data_dir: &Path, name: &str) {
+/// A certificate for `name`, and its key.
+fn certificate(authority: &Authority, name: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, authority).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+/// Puts a certificate for `name` where Postgres looks for it, owned by the user that it runs as.
+fn install(authority: &Authority, data_dir: &Path, name: &str) {
+    let (certificate, key) = certificate(authority, name);
     let owner = std::fs::metadata(data_dir.join("PG_VERSION")).unwrap();
-    for (file, pem) in [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())] {
+    for (file, pem) in [("server.crt", certificate), ("server.key", key)] {
         let path = data_dir.join(file);
         std::fs::write(&path, pem).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -139,4 +145,28 @@ async fn of_several_hosts_the_one_that_takes_writes_is_found() {
         format!("postgresql://cxda_service@127.0.0.1:1,127.0.0.1:{}/{name}?target_session_attrs=read-write&sslmode=disable", stage.port);
     let service = Setup::on(&stage.database).set("DATABASE_URL", url).start().await;
     assert_eq!(service.lookup("acme42", &[Uuid::from_u128(7)]).await.status, 200);
+}
+
+#[tokio::test]
+async fn redis_by_a_private_authority_is_used_and_by_an_unknown_one_is_not() {
+    let authority_of_redis = authority();
+    let (certificate, key) = certificate(&authority_of_redis, "127.0.0.1");
+    let [certificate, key] = [certificate, key].map(scratch_file);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
+    let tls = ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"];
+    let redis = Redis::start_with(&tls).await;
+
+    let database = Database::new().await;
+    let id = database.customer("acme42", "Ann").await;
+    let setup = |ca: &Path| {
+        let setup = Setup::on(&database).set("REDIS_URL", format!("rediss://127.0.0.1:{port}")).set("CXDA_CACHE__LOCAL_CAPACITY", "0");
+        setup.set("CXDA_REDIS__CA_FILE", ca.to_str().unwrap()).set("CXDA_CACHE__TIMEOUT", "1s")
+    };
+    let wrong = setup(&pem_file(&authority())).start().await;
+    assert_eq!(wrong.lookup("acme42", &[id]).await.cache(), "bypass");
+    assert_eq!(redis.run::<usize>(&["DBSIZE"]).await, 0);
+
+    let right = setup(&pem_file(&authority_of_redis)).start().await;
+    wait_until("the cache serves", async || (right.lookup("acme42", &[id]).await.cache() == "hit").then_some(())).await;
 }

@@ -20,18 +20,23 @@ pub(crate) struct Redis {
 impl Redis {
     /// On a port that the system hands out. Another process may snatch it before the server binds it: then once more.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more arguments.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
         loop {
             let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-            if let Some(redis) = Self::launch(port).await {
+            if let Some(redis) = Self::launch(port, options).await {
                 return redis;
             }
         }
     }
 
-    async fn launch(port: u16) -> Option<Self> {
+    async fn launch(port: u16, options: &[&str]) -> Option<Self> {
         let mut server = Command::new("redis-server");
         server.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string(), "--dir"]);
-        server.arg(scratch_dir()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        server.arg(scratch_dir()).args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let server = server.spawn().expect("these tests need redis-server: apt-get install redis-server (or: brew install redis)");
         watch(server.id(), "KILL");
         let mut redis = Self { port, server };
@@ -76,7 +81,7 @@ impl Redis {
 
     /// Back on the same port, empty.
     pub(crate) async fn start_again(&mut self) {
-        *self = Self::launch(self.port).await.expect("the port is still free");
+        *self = Self::launch(self.port, &[]).await.expect("the port is still free");
     }
 
     /// Neither answers nor hangs up.
