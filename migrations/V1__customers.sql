@@ -5,7 +5,7 @@ CREATE TABLE customers (
     name       text        NOT NULL,
     status     text        NOT NULL,
     attributes jsonb       NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
-    updated_at timestamptz NOT NULL DEFAULT now() CHECK (isfinite(updated_at)),
+    updated_at timestamptz NOT NULL DEFAULT now() CHECK (updated_at >= '0001-01-01 00:00+00' AND updated_at < '9999-12-31 00:00+00'),
     version    bigint      NOT NULL DEFAULT 1,
     PRIMARY KEY (tenant_id, id)
 );

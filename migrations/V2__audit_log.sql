@@ -34,13 +34,16 @@ BEGIN
         month := first + make_interval(months => n);
         part := 'audit_log_' || to_char(month, 'YYYY_MM');
         CONTINUE WHEN to_regclass(part) IS NOT NULL;
+        -- Rows of that month that have fallen into the default partition stay there; default_used tells of them.
+        CONTINUE WHEN EXISTS (SELECT FROM audit_log_default WHERE occurred_at >= month AT TIME ZONE 'UTC'
+                                AND occurred_at < (month + interval '1 month') AT TIME ZONE 'UTC');
         BEGIN
             EXECUTE format('CREATE TABLE %I (LIKE audit_log INCLUDING ALL)', part);
             EXECUTE format('ALTER TABLE audit_log ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', part,
                            month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
             made := made + 1;
         EXCEPTION WHEN check_violation THEN
-            NULL; -- the default partition holds rows of that month: they stay where they are, and default_used tells of it
+            NULL; -- such a row came in between
         END;
     END LOOP;
     default_used := EXISTS (SELECT FROM audit_log_default);

@@ -1,8 +1,8 @@
 //! What stands before a dependency: a deadline, inside a circuit breaker that lets a counted few through to try.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use failsafe::failure_policy::ConsecutiveFailures;
@@ -28,9 +28,10 @@ pub struct GuardSettings {
     pub deadline: Duration,
     /// Failures in a row that open it.
     pub failures: u32,
-    /// How long it stays open.
+    /// How long it stays open; longer than the deadline, since failsafe closes at the success of any call, even of one that
+    /// began before it opened.
     pub open: Duration,
-    /// Calls at a time while it tries. Must be shorter-lived than `open`: failsafe takes any success for a reason to close.
+    /// Calls at a time while it tries.
     pub probes: usize,
 }
 
@@ -38,7 +39,7 @@ impl Guard {
     /// `dependency` is its name in metrics and logs.
     pub fn new(dependency: &'static str, settings: GuardSettings, metrics: Arc<Metrics>) -> Self {
         metrics.circuit(dependency, Circuit::Closed);
-        let mirror = Mirror { dependency, metrics, state: Arc::new(AtomicU8::new(Circuit::Closed as u8)) };
+        let mirror = Mirror { dependency, metrics, state: Arc::new(AtomicU8::new(Circuit::Closed as u8)), last_error: Arc::default() };
         let policy = failure_policy::consecutive_failures(settings.failures, backoff::constant(settings.open));
         let breaker = failsafe::Config::new().failure_policy(policy).instrument(mirror.clone()).build();
         Self { breaker, mirror, probes: Semaphore::new(settings.probes), deadline: settings.deadline }
@@ -51,10 +52,11 @@ impl Guard {
         let _probe = if self.mirror.is_closed() { None } else { Some(self.probes.try_acquire().map_err(|_| CacheError::CircuitOpen)?) };
         // The deadline is inside, since failsafe takes no note of a future dropped from outside.
         let bounded = async {
-            match tokio::time::timeout(self.deadline, work).await {
+            let result = match tokio::time::timeout(self.deadline, work).await {
                 Ok(result) => result.map_err(CacheError::Unavailable),
                 Err(_) => Err(CacheError::Timeout),
-            }
+            };
+            result.inspect_err(|error| self.mirror.note(error))
         };
         self.breaker.call(bounded).await.map_err(|error| match error {
             failsafe::Error::Inner(error) => error,
@@ -69,9 +71,19 @@ struct Mirror {
     dependency: &'static str,
     metrics: Arc<Metrics>,
     state: Arc<AtomicU8>,
+    last_error: Arc<Mutex<String>>,
 }
 
 impl Mirror {
+    /// Keeps what went wrong, to be told when the breaker opens.
+    fn note(&self, error: &CacheError) {
+        let words = match error {
+            CacheError::Unavailable(cause) => format!("{error}: {cause:#}"),
+            CacheError::Timeout | CacheError::CircuitOpen => error.to_string(),
+        };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    }
+
     fn is_closed(&self) -> bool {
         self.state.load(Ordering::Relaxed) == Circuit::Closed as u8
     }
@@ -79,7 +91,8 @@ impl Mirror {
     fn enter(&self, state: Circuit) {
         self.state.store(state as u8, Ordering::Relaxed);
         self.metrics.circuit_changed(self.dependency, state);
-        tracing::warn!(dependency = self.dependency, state = state.as_str(), "circuit breaker changed");
+        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        tracing::warn!(dependency = self.dependency, state = state.as_str(), last_error = *last_error, "circuit breaker changed");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A customer: its id, its record, and the ready-made JSON that caches keep and answers are put together from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -95,27 +96,43 @@ impl CustomerRecord<'_> {
     }
 }
 
-/// The attributes without any member named `__type`, at any depth; `None` where there is none to take out, so that
-/// everybody else's attributes are passed on as they are stored, every digit of their numbers included.
+/// Reserved by CXone.
+const RESERVED: &str = "__type";
+
+/// As deep as `serde_json` follows by itself.
+const MAX_DEPTH: usize = 128;
+
+/// The attributes without any member named `__type`, at any depth; `None` where there is none to take out. Everything else
+/// is passed on as it is stored, every digit of a number included.
 fn without_reserved_members(attributes: &str) -> Result<Option<String>, serde_json::Error> {
-    const RESERVED: &str = "__type";
-    fn strip(value: &mut serde_json::Value) {
-        match value {
-            serde_json::Value::Object(members) => {
-                members.remove(RESERVED);
-                members.values_mut().for_each(strip);
-            }
-            serde_json::Value::Array(items) => items.iter_mut().for_each(strip),
-            _ => {}
-        }
-    }
     // A stored name is never spelled with escapes here: jsonb and serde_json both write `_` and letters as they are.
     if !attributes.contains(RESERVED) {
         return Ok(None);
     }
-    let mut value = serde_json::from_str(attributes)?;
-    strip(&mut value);
-    Ok(Some(value.to_string()))
+    stripped(attributes, MAX_DEPTH).map(Some)
+}
+
+fn stripped(json: &str, depth: usize) -> Result<String, serde_json::Error> {
+    if !json.contains(RESERVED) {
+        return Ok(json.to_owned());
+    }
+    if depth == 0 {
+        return Ok("null".to_owned());
+    }
+    let inner = |value: &RawValue| stripped(value.get(), depth - 1).and_then(RawValue::from_string);
+    match json.as_bytes().first() {
+        Some(b'{') => {
+            let members: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
+            let kept = members.into_iter().filter(|(name, _)| name != RESERVED);
+            let kept: BTreeMap<_, _> = kept.map(|(name, value)| Ok((name, inner(value)?))).collect::<Result<_, serde_json::Error>>()?;
+            serde_json::to_string(&kept)
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(json)?;
+            serde_json::to_string(&items.into_iter().map(inner).collect::<Result<Vec<_>, _>>()?)
+        }
+        _ => Ok(json.to_owned()), // a text that says so
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +161,9 @@ mod tests {
     fn no_member_named_like_the_reserved_one_is_shown_at_any_depth() {
         assert!(!json_of(r#"{"__type":"x"}"#).contains("attributes"));
         assert!(json_of(r#"{"a":[{"__type":1,"b":2}]}"#).ends_with(r#""attributes":{"a":[{"b":2}]}}"#));
+        assert!(json_of(r#"{"__type":1,"n":1e400}"#).ends_with(r#""attributes":{"n":1e400}}"#), "no number is touched");
+        let deep = format!("{{\"a\":{}\"__type\"{}}}", "[".repeat(5000), "]".repeat(5000));
+        assert!(json_of(&deep).contains("null"), "too deep to be looked through");
         assert!(json_of(r#"{"note":"__type"}"#).ends_with(r#""attributes":{"note":"__type"}}"#));
     }
 

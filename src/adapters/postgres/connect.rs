@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config;
 
@@ -34,14 +35,18 @@ impl Connector {
     /// For the runtime role: with the bounds of a lookup. Must be called on the main runtime.
     pub fn for_lookups(url: &SecretString, settings: &config::Database) -> anyhow::Result<Self> {
         let statement = settings.statement_timeout.as_millis();
-        // Durable commits, whatever the
-        // server's default: an audit row that a crash can take back is none.
+        // Durable commits, whatever the server's default: an audit row that a crash can take back is none.
         let session = format!(
             "SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}; SET synchronous_commit = on",
             lock = statement / 2,
             idle = statement * 2,
         );
         Self::new(url, settings, session)
+    }
+
+    /// The same, without those bounds.
+    pub(super) fn unbounded(&self) -> Self {
+        Self { session: String::new(), ..self.clone() }
     }
 
     /// For the owner: migrations take the time that they take.
@@ -67,11 +72,23 @@ impl Connector {
         Ok(Self { config, tls, session, runtime: Handle::current() })
     }
 
-    /// A new connection, with the session's bounds set.
+    /// How long a new connection may take in all: every host of the URL gets its time.
+    pub(super) fn patience(&self) -> Duration {
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX).max(1);
+        self.config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(1)).saturating_mul(hosts)
+    }
+
+    /// A new connection within that time.
+    pub(super) async fn client_in_time(&self) -> anyhow::Result<(Client, JoinHandle<()>)> {
+        let made = tokio::time::timeout(self.patience(), self.client()).await;
+        made.map_err(|_| anyhow::anyhow!("no answer within {:?}", self.patience()))?.map_err(|error| super::failure::described(&error))
+    }
+
+    /// A new connection, with the session's bounds set. The attempt ends where nobody waits for it any more.
     pub async fn client(&self) -> Result<(Client, JoinHandle<()>), Error> {
         let this = self.clone();
         // A socket dies with the runtime that it was made on; a worker's runtime must not be that.
-        let made = self.runtime.spawn(async move {
+        let made = AbortOnDropHandle::new(self.runtime.spawn(async move {
             let (client, connection) = this.config.connect(this.tls).await?;
             let task = tokio::spawn(connection.map(|ended| {
                 if let Err(error) = ended {
@@ -82,7 +99,7 @@ impl Connector {
                 client.batch_execute(&this.session).await?;
             }
             Ok((client, task))
-        });
+        }));
         match made.await.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(result) => result,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),

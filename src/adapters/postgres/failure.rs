@@ -46,13 +46,15 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     let class = state.code().get(..2).unwrap_or_default();
     match *state {
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => StoreError::Timeout,
-        // Starting up, recovering, or out of connections: nothing was begun.
-        SqlState::CANNOT_CONNECT_NOW | SqlState::TOO_MANY_CONNECTIONS => StoreError::Unavailable(described(error)),
+        // Starting up or recovering: nothing was begun.
+        SqlState::CANNOT_CONNECT_NOW => StoreError::Unavailable(described(error)),
         // A demoted primary, and a plan that a migration made stale: a new connection finds its way.
         SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => {
             StoreError::Interrupted(described(error))
         }
         SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => StoreError::Interrupted(described(error)),
+        // Out of disk, memory or connections; I/O errors.
+        _ if class == "53" || class == "58" => StoreError::Unavailable(described(error)),
         // Connection exceptions, and operator intervention such as a shutdown.
         _ if class == "08" || class == "57" => StoreError::Interrupted(described(error)),
         _ => StoreError::Refused(described(error)),

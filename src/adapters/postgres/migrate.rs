@@ -15,6 +15,10 @@ mod embedded {
 /// Rights of the role that the service runs as; see the file.
 const RUNTIME_ROLE: &str = include_str!("../../../migrations/runtime_role.sql");
 
+/// Told where that role is not there.
+const NO_ROLE: &str = "the role cxda_runtime is not there, and this user may not make it: have somebody run \
+    CREATE ROLE cxda_runtime NOLOGIN, then run migrate apply again to grant it its rights";
+
 /// Held while migrating. Any number that no other program takes.
 const LOCK: i64 = 0x6378_6461_5f6d_6967;
 
@@ -35,12 +39,18 @@ pub async fn status(connector: &Connector) -> anyhow::Result<Vec<Migration>> {
 
 /// Applies what is pending, and gives the names of what it applied. Several instances may call it at once: one works, the
 /// others wait for it and find nothing to do.
+///
+/// Warns where the role that the service runs as is not there and could not be made.
 pub async fn apply(connector: &Connector) -> anyhow::Result<Vec<String>> {
     let (mut client, _task) = connect(connector).await?;
     // Tied to the session: whatever becomes of us, the lock ends with the connection.
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await.map_err(|e| described(&e)).context("take the migration lock")?;
     let report = embedded::migrations::runner().run_async(&mut client).await.map_err(|e| chained(&e)).context("apply the migrations")?;
     client.batch_execute(RUNTIME_ROLE).await.map_err(|e| described(&e)).context("grant the runtime role its rights")?;
+    let role = client.query_opt("SELECT FROM pg_roles WHERE rolname = 'cxda_runtime'", &[]).await.map_err(|e| described(&e))?;
+    if role.is_none() {
+        tracing::warn!("{NO_ROLE}");
+    }
     Ok(report.applied_migrations().iter().map(|migration| format!("V{}__{}", migration.version(), migration.name())).collect())
 }
 
@@ -60,17 +70,17 @@ pub async fn add_customers(connector: &Connector, json: &str) -> anyhow::Result<
 pub async fn wait_until_reachable(connector: &Connector, patience: Duration) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + patience;
     loop {
-        match connector.client().await {
+        match connector.client_in_time().await {
             Ok(_) => return Ok(()),
-            Err(error) if tokio::time::Instant::now() >= deadline => return Err(described(&error)).context("reach the database"),
-            Err(error) => tracing::warn!(error = format!("{:#}", described(&error)), "the database cannot be reached yet"),
+            Err(error) if tokio::time::Instant::now() >= deadline => return Err(error).context("reach the database"),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the database cannot be reached yet"),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
 async fn connect(connector: &Connector) -> anyhow::Result<(Client, tokio::task::JoinHandle<()>)> {
-    connector.client().await.map_err(|e| described(&e)).context("reach the database")
+    connector.client_in_time().await.context("reach the database")
 }
 
 async fn read_status(client: &Client) -> anyhow::Result<Vec<Migration>> {

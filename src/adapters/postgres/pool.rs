@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts};
 use tokio::runtime::Handle;
+use tokio::time::timeout_at;
 
 use super::connect::Connector;
 use super::failure::described;
@@ -14,7 +15,6 @@ use crate::config;
 pub(super) struct Pool {
     connections: deadpool_postgres::Pool,
     connector: Connector,
-    timeouts: Timeouts,
 }
 
 impl Pool {
@@ -25,22 +25,19 @@ impl Pool {
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let timeouts =
-            Timeouts { wait: Some(settings.wait_timeout), create: Some(settings.connect_timeout), recycle: Some(settings.connect_timeout) };
+            Timeouts { wait: Some(settings.wait_timeout), create: Some(connector.patience()), recycle: Some(connector.patience()) };
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(settings.max_connections)
             .timeouts(timeouts)
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(Self { connections, connector, timeouts })
+        Ok(Self { connections, connector })
     }
 
     /// A connection, at the latest by the deadline.
     pub(super) async fn lend(&self, deadline: Instant) -> Result<Lease, StoreError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let capped = |timeout: Option<Duration>| timeout.map(|timeout| timeout.min(left));
-        let timeouts =
-            Timeouts { wait: capped(self.timeouts.wait), create: capped(self.timeouts.create), recycle: capped(self.timeouts.recycle) };
-        let object = self.connections.timeout_get(&timeouts).await.map_err(|error| match error {
+        let lent = timeout_at(deadline.into(), self.connections.get()).await;
+        let object = lent.map_err(|_| StoreError::Timeout)?.map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) => StoreError::Busy,
             // Whatever keeps a connection from being made, no transaction had begun.
             PoolError::Backend(error) => StoreError::Unavailable(described(&error)),
