@@ -1,4 +1,5 @@
-//! Log lines on standard output: JSON for machines, or pretty for people.
+//! Log lines: on standard output for services, in JSON for machines or pretty for people; on standard error for commands,
+//! whose output is their answer.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::Subscriber;
@@ -13,4 +14,10 @@ pub fn start(json: bool, filter: &str) -> bool {
         let lines = Subscriber::builder().compact().with_target(false);
         tracing::subscriber::set_global_default(lines.with_env_filter(filter).finish()).is_ok()
     }
+}
+
+/// Starts logging for a command.
+pub fn start_on_stderr(filter: &str) -> bool {
+    let lines = Subscriber::builder().compact().with_target(false).with_writer(std::io::stderr);
+    tracing::subscriber::set_global_default(lines.with_env_filter(EnvFilter::new(filter)).finish()).is_ok()
 }

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::{Settings, say};
+use crate::config::Config;
 
 #[derive(Subcommand)]
 pub(super) enum Step {
@@ -13,13 +14,13 @@ pub(super) enum Step {
 }
 
 pub(super) fn run(settings: &Settings, step: &Step) -> anyhow::Result<()> {
-    let config = settings.load()?;
     match step {
         Step::Check => {
-            config.for_serving()?;
+            Config::load_for_serving(&settings.flags())?;
             say("the settings are good");
         }
         Step::Print => {
+            let config = settings.load()?;
             for setting in &config.effective {
                 match &setting.value {
                     Some(value) => say(format_args!("{} = {}", setting.name, toml::Value::from(value.as_str()))),

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use super::{Settings, demo, say};
 use crate::adapters::postgres::connect::Connector;
 use crate::adapters::postgres::migrate;
+use crate::telemetry;
 
 #[derive(Subcommand)]
 pub(super) enum Step {
@@ -25,6 +26,7 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> anyhow::Result<()> 
         Some(url) => url,
         None => config.database_url()?,
     };
+    telemetry::start_on_stderr(&config.log.filter);
     let owner = Connector::for_migrations(url, &config.database)?;
     match step {
         Step::Status => {

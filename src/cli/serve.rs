@@ -19,11 +19,12 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
-    let config = settings.load()?.for_serving()?;
+    let config = Config::load_for_serving(&settings.flags())?;
     telemetry::start(config.log.format == LogFormat::Json, &config.log.filter);
     let stop = stop_signal()?;
+    let owner = config.database.migrate_url.as_ref().or(config.database.url.as_ref());
     let work = async {
-        let connector = connect(&config, config.database_url()?, options.auto_migrate).await?;
+        let connector = connect(&config, config.database_url()?, owner.filter(|_| options.auto_migrate)).await?;
         server::start(&config, Storage::Postgres(Box::new(connector)))
     };
     tokio::pin!(stop);
@@ -34,12 +35,12 @@ pub(super) async fn run(settings: &Settings, options: &Options) -> anyhow::Resul
     running.until(stop).await
 }
 
-/// A connector to a database that has every migration.
-pub(super) async fn connect(config: &Config, url: &SecretString, auto_migrate: bool) -> anyhow::Result<Connector> {
+/// A connector to a database that has every migration; with an owner's URL, those that it lacks are applied first.
+pub(super) async fn connect(config: &Config, url: &SecretString, owner: Option<&SecretString>) -> anyhow::Result<Connector> {
     let connector = Connector::for_lookups(url, &config.database)?;
     migrate::wait_until_reachable(&connector, config.database.startup_wait).await?;
-    if auto_migrate {
-        let owner = Connector::for_migrations(config.database.migrate_url.as_ref().unwrap_or(url), &config.database)?;
+    if let Some(owner) = owner {
+        let owner = Connector::for_migrations(owner, &config.database)?;
         for name in migrate::apply(&owner).await? {
             tracing::info!(migration = name, "migration applied");
         }

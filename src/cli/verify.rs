@@ -1,6 +1,7 @@
 //! `verify`: whether a signature is right, and if not, what was probably done to it or to the body.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 use chrono::Utc;
@@ -8,6 +9,7 @@ use clap::Args;
 
 use super::sign::KeyChoice;
 use super::{Settings, read_input, say};
+use crate::config::Invalid;
 use crate::domain::{Encoding, SigningKey, Tag};
 
 #[derive(Args)]
@@ -27,7 +29,9 @@ pub(super) struct Options {
 pub(super) fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
     let config = settings.load_with_secret(options.key.secret_file.as_deref())?;
     let body = read_input(options.file.as_deref())?;
-    options.key.choose(&config.signing)?;
+    if config.signing.keys.keys().is_empty() {
+        return Err(Invalid::no_signing_key().into());
+    }
     let scheme = &config.signing.scheme;
     let stamp = match (&scheme.timestamp_header, &options.timestamp) {
         (Some(header), None) => bail!("the settings sign a timestamp ({header}): give it with --timestamp"),
@@ -42,6 +46,9 @@ pub(super) fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> 
     let signed_by = |body: &[u8], stamp: Option<&str>| keys.iter().copied().find(|key| matches(key, &tag, body, stamp));
     match signed_by(&body, stamp) {
         Some(key) if key.expired(Utc::now()) => bail!("the signature is that of key {:?}, which has expired", key.id()),
+        Some(_) if stamp.is_some_and(|stamp| stale(stamp, scheme.tolerance)) => {
+            bail!("the signature is right, but its timestamp is not a Unix time within {:?} of now (signing.tolerance)", scheme.tolerance)
+        }
         Some(key) => {
             say(format_args!("the signature is right: key {:?}, {} bytes", key.id(), body.len()));
             return Ok(());
@@ -65,6 +72,10 @@ fn matches(key: &SigningKey, tag: &Tag, body: &[u8], stamp: Option<&str>) -> boo
         Some(stamp) => key.matches(tag, &[stamp.as_bytes(), b".", body]),
         None => key.matches(tag, &[body]),
     }
+}
+
+fn stale(stamp: &str, tolerance: Duration) -> bool {
+    stamp.parse::<i64>().ok().is_none_or(|then| Utc::now().timestamp().abs_diff(then) > tolerance.as_secs())
 }
 
 fn malformed(expected: Encoding, signature: &str) -> String {

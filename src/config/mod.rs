@@ -10,11 +10,15 @@ mod source;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
+use tracing_subscriber::EnvFilter;
 
 use crate::domain::signing::MIN_SECRET_LEN;
 use crate::domain::{Encoding, Keyring, SigningKey, TenantId};
@@ -64,10 +68,13 @@ pub struct Setting {
 #[error("{}", .0.join("\n"))]
 pub struct Invalid(pub Vec<String>);
 
+/// What to do where there is nothing to check signatures with.
+const NO_KEY: &str = "is not set (nor CXDA_SIGNING__SECRET_FILE, nor keys in the settings file); `cxone-data-action keygen` makes one";
+
 impl Invalid {
     /// There is nothing to check signatures with.
     pub fn no_signing_key() -> Self {
-        Self(vec!["CXDA_SIGNING__SECRET: is not set (or CXDA_SIGNING__SECRET_FILE, or keys in the settings file); `cxone-data-action keygen` makes one".to_owned()])
+        Self(vec![format!("signing.secret (CXDA_SIGNING__SECRET): {NO_KEY}")])
     }
 }
 
@@ -242,7 +249,13 @@ impl Config {
     /// Reads all settings; `flags` win over everything else.
     pub fn load(flags: &Flags) -> Result<Self, Invalid> {
         let (values, problems) = source::collect(flags);
-        Self::read(Reader::new(values, problems))
+        Self::read(Reader::new(values, problems), false)
+    }
+
+    /// The same, and wants those that requests cannot be served without.
+    pub fn load_for_serving(flags: &Flags) -> Result<Self, Invalid> {
+        let (values, problems) = source::collect(flags);
+        Self::read(Reader::new(values, problems), true)
     }
 
     /// The environment's spelling of a setting.
@@ -257,23 +270,22 @@ impl Config {
         reader.effective().into_iter().map(|setting| setting.name).collect()
     }
 
-    fn read(mut reader: Reader) -> Result<Self, Invalid> {
+    fn read(mut reader: Reader, serving: bool) -> Result<Self, Invalid> {
         let config = sections(&mut reader);
+        if serving && config.database.url.is_none() && !reader.complained("database.url") {
+            reader.complain("database.url", "is not set");
+        }
+        if serving && config.signing.keys.keys().is_empty() && !reader.complained("signing.") {
+            reader.complain("signing.secret", NO_KEY);
+        }
         let effective = reader.effective();
         reader.finish()?;
         Ok(Self { effective, ..config })
     }
 
-    /// These settings, if requests can be served with them.
-    pub fn for_serving(self) -> Result<Self, Invalid> {
-        let no_key = self.signing.keys.keys().is_empty().then(Invalid::no_signing_key);
-        let missing: Vec<_> = no_key.into_iter().chain(self.database_url().err()).flat_map(|invalid| invalid.0).collect();
-        if missing.is_empty() { Ok(self) } else { Err(Invalid(missing)) }
-    }
-
     /// The runtime role's URL; an error where none is set.
     pub fn database_url(&self) -> Result<&SecretString, Invalid> {
-        self.database.url.as_ref().ok_or_else(|| Invalid(vec!["DATABASE_URL: is not set".to_owned()]))
+        self.database.url.as_ref().ok_or_else(|| Invalid(vec!["database.url (DATABASE_URL): is not set".to_owned()]))
     }
 }
 
@@ -290,11 +302,9 @@ fn sections(r: &mut Reader) -> Config {
         admin: Admin { listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))) },
         signing: signing(r),
         database: Database {
-            url: r.secret("database.url").filter(|url| r.check_url("DATABASE_URL", url, &["postgres://", "postgresql://"])),
-            migrate_url: r
-                .secret("database.migrate_url")
-                .filter(|url| r.check_url("database.migrate_url", url, &["postgres://", "postgresql://"])),
-            ca_file: r.optional("database.ca_file"),
+            url: r.url("database.url", understood_by_postgres),
+            migrate_url: r.url("database.migrate_url", understood_by_postgres),
+            ca_file: r.file("database.ca_file", is_authority),
             max_connections: r.within("database.max_connections", 8, 1..=1000),
             connect_timeout: r.duration("database.connect_timeout", Duration::from_secs(1)),
             wait_timeout: r.duration("database.wait_timeout", Duration::from_millis(500)),
@@ -302,24 +312,14 @@ fn sections(r: &mut Reader) -> Config {
             startup_wait: r.duration_or_zero("database.startup_wait", Duration::from_secs(10)),
         },
         redis: Redis {
-            url: r.secret("redis.url").filter(|url| {
-                r.check_url("REDIS_URL", url, &["redis://", "rediss://", "valkey://", "valkeys://", "redis+unix://", "unix://"])
-            }),
-            ca_file: r.optional("redis.ca_file"),
+            url: r.url("redis.url", understood_by_redis),
+            ca_file: r.file("redis.ca_file", is_authority),
             connections: r.within("redis.connections", 4, 1..=256),
         },
-        cache: Cache {
-            ttl: r.duration_or_zero("cache.ttl", Duration::from_mins(1)),
-            absent_ttl: r.duration_or_zero("cache.absent_ttl", Duration::from_secs(5)),
-            local_capacity: r.within("cache.local_capacity", 100_000, 0..=1_000_000_000),
-            timeout: r.duration("cache.timeout", Duration::from_millis(50)),
-            breaker_failures: r.within("cache.breaker_failures", 5, 1..=10_000),
-            breaker_open: r.duration("cache.breaker_open", Duration::from_secs(1)),
-            breaker_probes: r.within("cache.breaker_probes", 1, 1..=1000),
-        },
+        cache: cache(r),
         audit: Audit { cache_hits: r.parsed("audit.cache_hits", true), partitions_ahead: r.within("audit.partitions_ahead", 3, 1..=120) },
         metrics: Metrics { max_tenants: r.within("metrics.max_tenants", 100, 0..=100_000) },
-        log: Log { format: r.parsed("log.format", LogFormat::Json), filter: r.parsed("log.filter", "info,actix_server=warn".to_owned()) },
+        log: log(r),
         shutdown: Shutdown {
             drain_delay: r.duration_or_zero("shutdown.drain_delay", Duration::from_secs(5)),
             grace: r.duration("shutdown.grace", Duration::from_secs(30)),
@@ -327,6 +327,47 @@ fn sections(r: &mut Reader) -> Config {
         lookup,
         effective: Vec::new(),
     }
+}
+
+fn understood_by_postgres(url: &str) -> bool {
+    url.parse::<tokio_postgres::Config>().is_ok()
+}
+
+fn understood_by_redis(url: &str) -> bool {
+    bb8_redis::redis::Client::open(url).is_ok()
+}
+
+/// Whether certificates of an authority can be read there.
+fn is_authority(path: &Path) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| e.to_string())? {
+        roots.add(certificate.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    }
+    if roots.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(()) }
+}
+
+fn log(r: &mut Reader) -> Log {
+    let log = Log { format: r.parsed("log.format", LogFormat::Json), filter: r.parsed("log.filter", "info,actix_server=warn".to_owned()) };
+    if let Err(error) = EnvFilter::builder().parse(&log.filter) {
+        r.complain("log.filter", error);
+    }
+    log
+}
+
+fn cache(r: &mut Reader) -> Cache {
+    let cache = Cache {
+        ttl: r.duration_or_zero("cache.ttl", Duration::from_mins(1)),
+        absent_ttl: r.duration_or_zero("cache.absent_ttl", Duration::from_secs(5)),
+        local_capacity: r.within("cache.local_capacity", 100_000, 0..=1_000_000_000),
+        timeout: r.duration("cache.timeout", Duration::from_millis(50)),
+        breaker_failures: r.within("cache.breaker_failures", 5, 1..=10_000),
+        breaker_open: r.duration("cache.breaker_open", Duration::from_secs(1)),
+        breaker_probes: r.within("cache.breaker_probes", 1, 1..=1000),
+    };
+    if cache.breaker_open < cache.timeout {
+        r.complain("cache.breaker_open", "must not be shorter than cache.timeout");
+    }
+    cache
 }
 
 fn lookup(r: &mut Reader) -> Lookup {

@@ -3,12 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Invalid, Setting};
+
+/// No wait of this service is shorter than the clock of Postgres's settings, nor longer than anybody means.
+const SHORTEST: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_hours(7 * 24);
 
 /// The values not yet read, what was read, and what was wrong.
 pub(super) struct Reader {
@@ -25,6 +30,11 @@ impl Reader {
     /// Notes what is wrong with a setting.
     pub(super) fn complain(&mut self, name: &str, problem: impl Display) {
         self.problems.push(format!("{}: {problem}", display_name(name)));
+    }
+
+    /// Whether there is a complaint about a setting whose name begins like this.
+    pub(super) fn complained(&self, name: &str) -> bool {
+        self.problems.iter().any(|problem| problem.starts_with(name))
     }
 
     /// Any type that parses from text.
@@ -50,20 +60,22 @@ impl Reader {
         value
     }
 
-    /// A duration with its unit, such as `250ms` or `1m 30s`; more than zero.
+    /// A duration with its unit, such as `250ms` or `1m 30s`.
     pub(super) fn duration(&mut self, name: &str, default: Duration) -> Duration {
-        let value = self.duration_or_zero(name, default);
-        if value.is_zero() {
-            self.complain(name, "must be more than zero");
-        }
-        value
+        self.duration_within(name, default, SHORTEST..=LONGEST)
     }
 
-    /// A duration with its unit; `0` needs none.
+    /// The same, or `0`, which needs no unit.
     pub(super) fn duration_or_zero(&mut self, name: &str, default: Duration) -> Duration {
-        let value = self.take(name, |text| match text {
-            "0" => Ok(Duration::ZERO),
-            _ => humantime::parse_duration(text).map_err(|_| "must be a duration with its unit, such as 250ms, 30s or 5m".to_owned()),
+        self.duration_within(name, default, Duration::ZERO..=LONGEST)
+    }
+
+    fn duration_within(&mut self, name: &str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
+        let value = self.take(name, |text| {
+            let parsed = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
+            let value = parsed.map_err(|_| "must be a duration with its unit, such as 250ms, 30s or 5m".to_owned())?;
+            let [least, most] = [bounds.start(), bounds.end()].map(|bound| humantime::format_duration(*bound));
+            if bounds.contains(&value) { Ok(value) } else { Err(format!("must be from {least} to {most}")) }
         });
         let value = value.unwrap_or(default);
         self.note(name, Some(humantime::format_duration(value).to_string()));
@@ -116,13 +128,27 @@ impl Reader {
         }
     }
 
-    /// Whether a URL begins as one of its kind; what stands in it is never repeated.
-    pub(super) fn check_url(&mut self, name: &str, url: &SecretString, schemes: &[&str]) -> bool {
-        let known = schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme));
-        if !known {
-            self.complain(name, format!("must begin with {}", schemes.join(" or ")));
+    /// A URL that its client understands. It may hold a password: what stands in it is never repeated.
+    pub(super) fn url(&mut self, name: &str, understood: impl FnOnce(&str) -> bool) -> Option<SecretString> {
+        // libpq's two ways to ask for what `require` does here: the certificate is always verified, and the host's name.
+        let url = self
+            .secret(name)?
+            .expose_secret()
+            .replace("sslmode=verify-full", "sslmode=require")
+            .replace("sslmode=verify-ca", "sslmode=require");
+        if !understood(&url) {
+            self.complain(name, "is not a URL of this kind");
         }
-        known
+        Some(url.into())
+    }
+
+    /// The path of a file that must serve its purpose.
+    pub(super) fn file(&mut self, name: &str, check: impl FnOnce(&Path) -> Result<(), String>) -> Option<PathBuf> {
+        let path = self.optional::<PathBuf>(name)?;
+        if let Err(problem) = check(&path) {
+            self.complain(name, format!("{}: {problem}", path.display()));
+        }
+        Some(path)
     }
 
     /// A list in the file; `None` where there is none.
@@ -170,7 +196,7 @@ impl Reader {
 
 /// Both spellings, so that the reader finds the one that was used: `http.listen (CXDA_HTTP__LISTEN)`.
 fn display_name(name: &str) -> String {
-    if name.contains('[') || !name.contains('.') || name.chars().any(char::is_uppercase) {
+    if name.contains('[') {
         return name.to_owned();
     }
     format!("{name} ({})", env_name(name))

@@ -72,7 +72,15 @@ fn environment(problems: &mut Vec<String>) -> HashMap<String, String> {
 
 fn from_file(path: &Path, problems: &mut Vec<String>) -> BTreeMap<String, String> {
     match std::fs::read_to_string(path) {
-        Ok(text) => flattened(&File::from_str(&text, FileFormat::Toml), &path.display().to_string(), problems),
+        Ok(text) => {
+            // Its own message shows the line, which may hold a secret.
+            if let Err(error) = text.parse::<toml::Table>() {
+                let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+                problems.push(format!("{}: line {line}: {}", path.display(), error.message()));
+                return BTreeMap::new();
+            }
+            flattened(&File::from_str(&text, FileFormat::Toml), &path.display().to_string(), problems)
+        }
         Err(error) => {
             problems.push(format!("{}: cannot be read: {error}", path.display()));
             BTreeMap::new()

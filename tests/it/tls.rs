@@ -132,7 +132,7 @@ async fn a_ca_file_that_is_no_good_is_told() {
     let stage = stage("127.0.0.1").await;
     for path in [Path::new("/nowhere/ca.pem"), &scratch_file("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")] {
         let outcome = stage.status(&stage.url("127.0.0.1", "require"), Some(path)).await;
-        assert_eq!(outcome.code, Some(1), "{}", outcome.printed());
+        assert_eq!(outcome.code, Some(78), "{}", outcome.printed());
         assert!(outcome.printed().contains(path.to_str().unwrap()), "{}", outcome.printed());
     }
 }

@@ -84,22 +84,20 @@ fn load(settings: &Settings, dir: &Path) -> anyhow::Result<(Config, Option<PathB
 
 /// The database of the settings, else one of our own, else this process's memory; with the demo customers in it.
 async fn storage(config: &Config, options: &Options, private: &mut Option<PrivatePostgres>) -> anyhow::Result<Storage> {
-    let url = match &config.database.url {
+    let (url, owner) = match &config.database.url {
         Some(url) if !options.memory => {
             say("customers: in the database of DATABASE_URL");
-            url.clone()
+            (url.clone(), config.database.migrate_url.clone())
         }
+        // Whatever database `migrate_url` names, it is not this one.
         _ => match private_postgres(options).await? {
-            Some(server) => {
-                let url = SecretString::from(server.url("postgres"));
-                *private = Some(server);
-                url
-            }
+            Some(server) => (SecretString::from(private.insert(server).url("postgres")), None),
             None => return Ok(Storage::Memory(Box::new(demo::in_memory()?))),
         },
     };
-    let connector = serve::connect(config, &url, true).await?;
-    demo::load(&Connector::for_migrations(config.database.migrate_url.as_ref().unwrap_or(&url), &config.database)?).await?;
+    let owner = owner.unwrap_or_else(|| url.clone());
+    let connector = serve::connect(config, &url, Some(&owner)).await?;
+    demo::load(&Connector::for_migrations(&owner, &config.database)?).await?;
     Ok(Storage::Postgres(Box::new(connector)))
 }
 
