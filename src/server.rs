@@ -31,6 +31,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const PARTITION_ROUND: Duration = Duration::from_hours(6);
 const PARTITION_RETRY: Duration = Duration::from_mins(1);
 
+/// Attaching a partition reads the whole default one.
+const PARTITION_PATIENCE: Duration = Duration::from_mins(1);
+
 /// Where customers and audit rows are.
 pub enum Storage {
     /// The database.
@@ -94,7 +97,7 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
     let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))
         .workers(config.http.workers)
         .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(config.shutdown.grace.as_secs())
+        .shutdown_timeout(config.shutdown.grace.as_secs() + u64::from(config.shutdown.grace.subsec_nanos() > 0))
         .disable_signals()
         .bind(config.http.listen)
         .with_context(|| format!("listen on {} (http.listen)", config.http.listen))?;
@@ -144,8 +147,9 @@ impl Running {
         tracing::info!(drain_delay = ?self.drain_delay, "shutting down");
         self.health.draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(self.drain_delay).await;
+        let grace = tokio::time::Instant::now() + self.grace;
         self.http.1.stop(true).await;
-        if tokio::time::timeout(self.grace, self.lookup.finish()).await.is_err() {
+        if tokio::time::timeout_at(grace, self.lookup.finish()).await.is_err() {
             tracing::warn!(grace = ?self.grace, "lookups were still under way at the end of the grace period");
         }
         if let Some(keeper) = &self.keeper {
@@ -189,7 +193,7 @@ fn tiers(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Tiers> {
 /// Keeps the audit log's partitions ready ahead of time.
 async fn keep_partitions(store: Arc<PostgresStore>, metrics: Arc<Metrics>, months: i32) {
     loop {
-        let pause = match store.ensure_partitions(months, Instant::now() + Duration::from_secs(10)).await {
+        let pause = match store.ensure_partitions(months, Instant::now() + PARTITION_PATIENCE).await {
             Ok((made, default_used)) => {
                 metrics.audit_default_partition(default_used);
                 if made > 0 {

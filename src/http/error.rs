@@ -166,7 +166,7 @@ impl ApiError {
             status: status.as_u16(),
             detail,
             code,
-            retryable: retry_after_ms.is_some() || *self == Self::RequestTimeout,
+            retryable: retry_after_ms.is_some() || matches!(self, Self::RequestTimeout),
             request_id: request_id.as_str(),
             retry_after_ms,
             errors,
@@ -180,12 +180,6 @@ impl ApiError {
             response.insert_header((ALLOW, HeaderValue::from_static(allowed)));
         }
         response.body(serde_json::to_string(&problem).unwrap_or_default())
-    }
-}
-
-impl PartialEq for ApiError {
-    fn eq(&self, other: &Self) -> bool {
-        self.code() == other.code()
     }
 }
 

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use actix_web::HttpResponse;
-use actix_web::web::{Data, Query};
-use serde::Deserialize;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
 use super::error::ApiError;
 use crate::app::lookup::LookupError;
-use crate::app::ports::{Cache, CustomerStore, StoreError};
+use crate::app::ports::{Cache, CustomerStore};
 use crate::metrics::Metrics;
 
 /// How long a probe waits for a dependency.
@@ -38,27 +37,18 @@ pub struct Health {
     pub draining: AtomicBool,
 }
 
-#[derive(Deserialize)]
-pub(super) struct Verbosity {
-    verbose: Option<String>,
-}
-
 /// Alive: the process answers. Asks nobody else.
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "alive"}))
 }
 
 /// Ready for traffic: 503 without Postgres or on the way down; a missing Redis only degrades.
-pub(super) async fn ready(ops: Data<Ops>, verbosity: Query<Verbosity>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn ready(request: HttpRequest, ops: Data<Ops>) -> Result<HttpResponse, ApiError> {
     let health = &ops.health;
     if health.draining.load(Ordering::Relaxed) {
         return Err(ApiError::ShuttingDown);
     }
-    match health.store.ready(Instant::now() + PATIENCE).await {
-        // A pool that is busy is a pool that works: taking traffic away from all instances at once helps nobody.
-        Ok(()) | Err(StoreError::Busy) => {}
-        Err(error) => return Err(LookupError::Store(error).into()),
-    }
+    health.store.ready(Instant::now() + PATIENCE).await.map_err(LookupError::Store)?;
     let redis = match &health.cache {
         None => "off",
         Some(cache) => match tokio::time::timeout(PATIENCE, cache.ready()).await {
@@ -66,12 +56,9 @@ pub(super) async fn ready(ops: Data<Ops>, verbosity: Query<Verbosity>) -> Result
             Ok(Err(_)) | Err(_) => "down",
         },
     };
+    let verbose = request.query_string().split('&').any(|part| part.split('=').next() == Some("verbose"));
     let status = if redis == "down" { "degraded" } else { "ready" };
-    let body = if verbosity.verbose.is_some() {
-        json!({"status": status, "checks": {"postgres": "up", "redis": redis}})
-    } else {
-        json!({"status": status})
-    };
+    let body = if verbose { json!({"status": status, "checks": {"postgres": "up", "redis": redis}}) } else { json!({"status": status}) };
     Ok(HttpResponse::Ok().json(body))
 }
 

@@ -12,7 +12,9 @@ const ID_LEN: usize = 38;
 pub(super) fn render(answer: &LookupAnswer, cap: usize) -> String {
     let missing = answer.missing.as_slice();
     let room = if cap == 0 { usize::MAX } else { cap };
-    let fits_alone = |json: &[u8]| frame(1, &[], &[]).len() + json.len() <= room;
+    // The number of digits of `count` is taken at its longest.
+    let (empty_frame, this_frame) = (frame(1, &[], &[]).len(), frame(answer.found.len(), missing, &[]).len());
+    let fits_alone = |json: &[u8]| empty_frame + json.len() <= room;
     let (mut sent, mut rest) = (Vec::new(), Vec::new());
     let mut used = 0;
     let mut full = false;
@@ -20,8 +22,7 @@ pub(super) fn render(answer: &LookupAnswer, cap: usize) -> String {
         let later = answer.found.len() - nth - 1;
         let unsent = rest.len() + later;
         let count = sent.len() + 1;
-        // The number of digits of `count` is taken at its longest.
-        let length = frame(answer.found.len(), missing, &[]).len() + ids_len(unsent) + used + json.len() + count;
+        let length = this_frame + ids_len(unsent) + used + json.len() + count;
         full |= length > room && fits_alone(json);
         if full || length > room {
             if !fits_alone(json) {

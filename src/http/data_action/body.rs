@@ -73,7 +73,7 @@ impl SignedBody for Body {
                 },
             )?;
         let tenant = input.tenant_id.unwrap_or_default().parse().map_err(|error| one("/input/tenant_id", "invalid_tenant", error))?;
-        let contact_id = spelled.context.and_then(|mut context| context.0.remove(CONTACT_ID));
+        let contact_id = spelled.context.and_then(|mut context| context.0.remove(CONTACT_ID).flatten());
         Ok(Self { tenant, batch, contact_id })
     }
 
@@ -183,9 +183,9 @@ impl Validate for Ids {
     }
 }
 
-/// What the platform tells beside the input: texts by name, other scalars taken as text.
+/// What the platform tells beside the input: texts by name, other scalars taken as text, null as nothing.
 #[derive(Serialize)]
-struct Context(BTreeMap<String, String>);
+struct Context(BTreeMap<String, Option<String>>);
 
 impl<'de> Deserialize<'de> for Context {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -209,10 +209,10 @@ impl<'de> Deserialize<'de> for Context {
                 let mut members = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry::<String, Scalar>()? {
                     let text = match value {
-                        Scalar::Text(text) => text,
-                        Scalar::Number(number) => number.to_string(),
-                        Scalar::Bool(value) => value.to_string(),
-                        Scalar::Null(()) => continue,
+                        Scalar::Text(text) => Some(text),
+                        Scalar::Number(number) => Some(number.to_string()),
+                        Scalar::Bool(value) => Some(value.to_string()),
+                        Scalar::Null(()) => None,
                     };
                     if members.insert(name, text).is_some() {
                         return Err(de::Error::custom("a member is named twice"));
@@ -230,7 +230,7 @@ fn context_fits(context: &Context) -> Result<(), ValidationError> {
     if context.0.len() > MAX_CONTEXT {
         return fault("too_many", format!("has more than {MAX_CONTEXT} members"));
     }
-    match context.0.get(CONTACT_ID) {
+    match context.0.get(CONTACT_ID).and_then(Option::as_ref) {
         Some(contact) if contact.len() > MAX_CONTACT_ID => fault("too_long", format!("{CONTACT_ID} is longer than {MAX_CONTACT_ID} bytes")),
         // Postgres keeps no NUL in a text, and no other control character belongs into an id.
         Some(contact) if contact.chars().any(char::is_control) => {
