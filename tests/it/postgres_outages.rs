@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use uuid::Uuid;
 
-use crate::support::{Cluster, Database, PATIENCE, Redis, Service, Setup, request, send, wait_until};
+use crate::support::{Cluster, Database, PATIENCE, Redis, Service, Setup, wait_until};
 
 /// Room for a slow machine beside a promised time.
 const SLACK: Duration = Duration::from_millis(1500);
@@ -137,6 +137,17 @@ async fn a_lookup_that_waits_for_a_lock_is_given_up_in_time() {
 }
 
 #[tokio::test]
+async fn a_statement_has_a_bound_of_its_own() {
+    let database = Database::new().await;
+    let service = setup(&database).set("CXDA_LOOKUP__DEADLINE", "15s").set("CXDA_DATABASE__STATEMENT_TIMEOUT", "300ms").start().await;
+    let ids = database.customers("acme42", 3).await;
+    let _lock = database.lock_customers().await;
+    let began = Instant::now();
+    service.lookup("acme42", &ids).await.problem(503, "database_unavailable");
+    assert!(began.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn ended_sessions_are_replaced() {
     let database = Database::new().await;
     let service = setup(&database).start().await;
@@ -246,12 +257,13 @@ async fn a_caller_that_hangs_up_leaves_no_open_transaction() {
     let service = setup(&database).set("CXDA_DATABASE__MAX_CONNECTIONS", "2").start().await;
     let ids = database.customers("acme42", 3).await;
     let lock = database.lock_customers().await;
-    let body = request("acme42", &ids).to_string();
-    let calls = (0..2).map(|_| tokio::spawn(send(service.signed(body.clone()))));
-    let calls: Vec<_> = calls.collect();
+    let calls = [service.lookup_to_be_reset("acme42", &ids).await, service.lookup_to_be_reset("acme42", &ids).await];
     database.waiting_sessions(1).await;
-    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    for call in calls {
+        call.reset(&service).await;
+    }
     lock.batch_execute("ROLLBACK").await.unwrap();
+    wait_until("both are audited: work goes on to its end", async || (database.audit_count().await == 2).then_some(())).await;
     database.no_open_transaction().await;
     for _ in 0..5 {
         assert_eq!(service.lookup("acme42", &ids).await.status, 200);

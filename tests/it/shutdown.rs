@@ -65,14 +65,15 @@ async fn what_a_caller_no_longer_waits_for_is_finished_too() {
     let service = Setup::on(&database).set("CXDA_DATABASE__STATEMENT_TIMEOUT", "10s").set("CXDA_LOOKUP__DEADLINE", "10s").start().await;
     let id = database.customer("acme42", "Ann").await;
     let lock = database.lock_customers().await;
-    let call = tokio::spawn(send(service.signed(request("acme42", &[id]).to_string())));
+    let call = service.lookup_to_be_reset("acme42", &[id]).await;
     database.waiting_sessions(1).await;
-    call.abort();
+    call.reset(&service).await;
     service.signal(Signal::SIGTERM);
     refuses_connections(&service).await;
     lock.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(service.gone().await.code, Some(0));
     database.no_open_transaction().await;
+    assert_eq!(database.audit_count().await, 1);
 }
 
 #[tokio::test]

@@ -180,10 +180,12 @@ impl Cluster {
     }
 }
 
-/// Opens a connection that lives as long as its client.
+/// Opens a connection that lives as long as its client. No statement waits for ever: not for a lock that a service has left
+/// behind either.
 pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
+    client.batch_execute(&format!("SET statement_timeout = '{}s'", PATIENCE.as_secs())).await?;
     Ok(client)
 }
 

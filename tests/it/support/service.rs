@@ -6,6 +6,8 @@ use std::sync::Once;
 use nix::sys::signal::Signal;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::{Database, Metrics, Outcome, Process, Redis, Reply, SECRET, Tool, scratch_file, sign};
@@ -110,6 +112,19 @@ impl Service {
         send(self.signed(body.to_string())).await
     }
 
+    /// A lookup whose answer nobody waits for: the connection is held until it is reset.
+    pub(crate) async fn lookup_to_be_reset(&self, tenant: &str, ids: &[Uuid]) -> Resettable {
+        let body = request(tenant, ids).to_string();
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://")).await.expect("a connection");
+        let head = format!(
+            "POST /data-action HTTP/1.1\r\nHost: x\r\nX-CXone-Signature: {}\r\nContent-Length: {}\r\n\r\n",
+            sign(&body),
+            body.len()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).await.expect("a request sent");
+        Resettable(stream)
+    }
+
     /// A lookup.
     pub(crate) async fn lookup(&self, tenant: &str, ids: &[Uuid]) -> Reply {
         self.post(request(tenant, ids)).await
@@ -157,6 +172,21 @@ impl Service {
     /// Waits until the service has gone.
     pub(crate) async fn gone(self) -> Outcome {
         self.process.ended("the service has gone").await
+    }
+}
+
+/// A connection with a request on it.
+pub(crate) struct Resettable(TcpStream);
+
+impl Resettable {
+    /// Ends it by a reset, on which an HTTP server drops the handler, where a mere close would let it go on. Gives the server
+    /// the occasion to notice.
+    pub(crate) async fn reset(self, service: &Service) {
+        self.0.set_zero_linger().expect("a socket option");
+        drop(self.0);
+        for _ in 0..20 {
+            send(service.call(Method::GET, "/data-action")).await.problem(405, "method_not_allowed");
+        }
     }
 }
 

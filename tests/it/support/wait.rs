@@ -9,11 +9,11 @@ const POLL: Duration = Duration::from_millis(10);
 /// Asks again until there is an answer.
 pub(crate) async fn wait_until<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
-    loop {
-        if let Some(answer) = state().await {
+    while let Some(left) = PATIENCE.checked_sub(began.elapsed()) {
+        if let Ok(Some(answer)) = tokio::time::timeout(left, state()).await {
             return answer;
         }
-        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
         tokio::time::sleep(POLL).await;
     }
+    panic!("waited {PATIENCE:?} in vain until {what}")
 }
