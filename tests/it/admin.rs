@@ -133,3 +133,11 @@ async fn a_tenant_that_proves_nothing_gets_no_series() {
     send(call).await.problem(401, "invalid_signature");
     assert!(!service.admin(Method::GET, "/metrics").await.text().contains("stranger"));
 }
+
+#[tokio::test]
+async fn a_probe_that_asks_twice_for_more_is_answered() {
+    let database = Database::new().await;
+    let service = Setup::on(&database).start().await;
+    let reply = service.admin(Method::GET, "/readyz?verbose&verbose=1").await;
+    assert_eq!((reply.status, reply.json()["checks"]["postgres"].as_str()), (200, Some("up")), "{}", reply.text());
+}

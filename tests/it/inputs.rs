@@ -254,3 +254,15 @@ async fn a_refused_request_leaves_no_audit_row() {
     service.post(with("/input/tenant_id", json!("x y"))).await.errors();
     assert_eq!(database.audit_count().await, 0);
 }
+
+#[tokio::test]
+async fn a_null_of_the_context_counts_and_says_nothing() {
+    let (_database, service) = service().await;
+    let mut body = body();
+    body["context"] = (0..33).map(|n| (format!("k{n}"), Value::Null)).collect::<serde_json::Map<_, _>>().into();
+    service.post(&body).await.errors();
+    body["context"] = json!({ "contactId": null });
+    assert_eq!(service.post(&body).await.status, 200);
+    let twice = body.to_string().replace(r#""contactId":null"#, r#""contactId":null,"contactId":"x""#);
+    service.post(twice).await.errors();
+}

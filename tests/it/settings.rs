@@ -236,3 +236,34 @@ async fn a_taken_port_is_told_by_its_name() {
     assert_eq!(outcome.code, Some(1), "{}", outcome.printed());
     assert!(outcome.printed().contains(&address), "{}", outcome.printed());
 }
+
+#[tokio::test]
+async fn a_line_that_is_no_toml_is_told_without_what_stands_in_it() {
+    let file = scratch_file(&format!("[signing]\nheader = \"X\"\nsecret = \"{SECRET}\n"));
+    let outcome = check().set("CXDA_CONFIG", file.to_str().unwrap()).run().await;
+    assert_bad(&outcome, &[file.to_str().unwrap(), "line 3"]);
+}
+
+#[tokio::test]
+async fn a_wait_without_sense_is_an_error() {
+    let outcome = check().set("CXDA_DATABASE__STATEMENT_TIMEOUT", "900us").set("CXDA_LOOKUP__DEADLINE", "100years").run().await;
+    assert_bad(&outcome, &["CXDA_DATABASE__STATEMENT_TIMEOUT", "CXDA_LOOKUP__DEADLINE"]);
+    let outcome = check().set("CXDA_CACHE__TIMEOUT", "2s").set("CXDA_CACHE__BREAKER_OPEN", "1s").run().await;
+    assert_bad(&outcome, &["CXDA_CACHE__BREAKER_OPEN"]);
+}
+
+#[tokio::test]
+async fn a_url_that_its_client_does_not_understand_is_an_error_and_every_sslmode_of_libpq_is_none() {
+    let outcome =
+        check().set("DATABASE_URL", "postgres://app:hunter2@db/x?no_such=option").set("REDIS_URL", "memcached://hunter2@cache").run().await;
+    assert_bad(&outcome, &["DATABASE_URL", "REDIS_URL"]);
+    for mode in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
+        let outcome = check().set("DATABASE_URL", format!("{URL}?sslmode={mode}")).run().await;
+        assert_eq!(outcome.code, Some(0), "{mode}: {}", outcome.printed());
+    }
+}
+
+#[tokio::test]
+async fn a_bad_log_filter_is_an_error() {
+    assert_bad(&check().set("RUST_LOG", "info,=x=y=").run().await, &["RUST_LOG"]);
+}

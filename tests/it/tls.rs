@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use uuid::Uuid;
@@ -145,6 +146,32 @@ async fn of_several_hosts_the_one_that_takes_writes_is_found() {
         format!("postgresql://cxda_service@127.0.0.1:1,127.0.0.1:{}/{name}?target_session_attrs=read-write&sslmode=disable", stage.port);
     let service = Setup::on(&stage.database).set("DATABASE_URL", url).start().await;
     assert_eq!(service.lookup("acme42", &[Uuid::from_u128(7)]).await.status, 200);
+}
+
+#[tokio::test]
+async fn of_several_hosts_one_that_swallows_every_packet_costs_its_time_and_no_more() {
+    let stage = stage("127.0.0.1").await;
+    // A full backlog drops what comes next, as a host does that has no power.
+    let full = full_backlog().await;
+    let name = stage.database.url.rsplit('/').next().unwrap();
+    let silent = full.0.local_addr().unwrap().port();
+    let url = format!("postgresql://cxda_service@127.0.0.1:{silent},127.0.0.1:{}/{name}?sslmode=disable", stage.port);
+    let setup = Setup::on(&stage.database).set("DATABASE_URL", url).set("CXDA_DATABASE__CONNECT_TIMEOUT", "300ms");
+    let service = setup.start().await;
+    assert_eq!(service.lookup("acme42", &[Uuid::from_u128(7)]).await.status, 200);
+}
+
+/// A listener that nobody accepts from, and connections enough that it takes no more.
+async fn full_backlog() -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    (listener, waiting)
 }
 
 #[tokio::test]
