@@ -5,25 +5,22 @@
 //! table. A test holds the three together.
 
 mod reader;
+mod signing;
 mod source;
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
-use crate::domain::signing::MIN_SECRET_LEN;
-use crate::domain::{Encoding, Keyring, SigningKey, TenantId};
 use reader::Reader;
-pub use source::{Flags, path_variable};
+pub use signing::{Signing, SigningScheme};
+pub use source::{Flags, search_path};
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -98,28 +95,6 @@ pub struct Http {
 pub struct Admin {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-}
-
-#[derive(Debug)]
-/// `signing.*`
-pub struct Signing {
-    /// The keys that may sign.
-    pub keys: Keyring,
-    /// How a signature is sent.
-    pub scheme: SigningScheme,
-}
-
-#[derive(Clone, Debug)]
-/// How a signature is sent and what it covers.
-pub struct SigningScheme {
-    /// The header that holds the signature.
-    pub header: String,
-    /// How it is spelled.
-    pub encoding: Encoding,
-    /// The header that holds a Unix time in seconds. Where set, the signed text is `{timestamp}.{body}`.
-    pub timestamp_header: Option<String>,
-    /// How far that time may be from now.
-    pub tolerance: Duration,
 }
 
 #[derive(Debug)]
@@ -300,7 +275,7 @@ fn sections(r: &mut Reader) -> Config {
             workers: r.within("http.workers", std::thread::available_parallelism().map_or(2, usize::from), 1..=1024),
         },
         admin: Admin { listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))) },
-        signing: signing(r),
+        signing: signing::read(r),
         database: Database {
             url: r.url("database.url", understood_by_postgres),
             migrate_url: r.url("database.migrate_url", understood_by_postgres),
@@ -383,66 +358,4 @@ fn lookup(r: &mut Reader) -> Lookup {
         r.complain("lookup.max_response_bytes", format!("must be 0 or at least {least}, to name {max_batch} ids (lookup.max_batch)"));
     }
     lookup
-}
-
-fn signing(r: &mut Reader) -> Signing {
-    let scheme = SigningScheme {
-        header: r.header("signing.header", Some("X-CXone-Signature")).unwrap_or_default(),
-        encoding: r.parsed("signing.encoding", Encoding::Hex),
-        timestamp_header: r.header("signing.timestamp_header", None),
-        tolerance: r.duration("signing.tolerance", Duration::from_mins(5)),
-    };
-    let mut found = Keys::default();
-    if let Some(secret) = r.secret("signing.secret") {
-        found.add(r, "signing.secret", "default".to_owned(), &secret, None, None);
-    }
-    for at in 0..r.table_len("signing.keys") {
-        let name = |member: &str| format!("signing.keys[{at}].{member}");
-        let id = r.optional::<String>(&name("id"));
-        let secret = r.secret(&name("secret"));
-        let tenants = r.list::<TenantId>(&name("tenants"));
-        let not_after = r.optional::<DateTime<Utc>>(&name("not_after"));
-        match (id, secret) {
-            (Some(id), Some(secret)) => found.add(r, &name("secret"), id, &secret, tenants, not_after),
-            (None, _) => r.complain(&name("id"), "is not set"),
-            (_, None) => r.complain(&name("secret"), "is not set (or secret_file)"),
-        }
-    }
-    Signing { keys: Keyring::new(found.read), scheme }
-}
-
-/// Keys as they are read, with what it takes to tell twins.
-#[derive(Default)]
-struct Keys {
-    read: Vec<SigningKey>,
-    ids: BTreeSet<String>,
-    secrets: BTreeSet<String>,
-}
-
-impl Keys {
-    fn add(
-        &mut self,
-        r: &mut Reader,
-        name: &str,
-        id: String,
-        secret: &SecretString,
-        tenants: Option<BTreeSet<TenantId>>,
-        not_after: Option<DateTime<Utc>>,
-    ) {
-        if !self.ids.insert(id.clone()) {
-            r.complain(name, format!("another key has the id {id:?} too"));
-        }
-        if !self.secrets.insert(secret.expose_secret().to_owned()) {
-            r.complain(name, "another key has the same secret");
-        }
-        match SigningKey::new(id, secret.expose_secret().as_bytes(), tenants, not_after) {
-            Some(key) => self.read.push(key),
-            None => r.complain(name, format!("must be at least {MIN_SECRET_LEN} bytes long; `cxone-data-action keygen` makes one")),
-        }
-    }
-}
-
-/// The value of `PATH`, for `dev` to find PostgreSQL's programs.
-pub fn search_path() -> Option<OsString> {
-    path_variable()
 }

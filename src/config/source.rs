@@ -48,9 +48,9 @@ pub(super) fn collect(flags: &Flags) -> (BTreeMap<String, String>, Vec<String>) 
     (values, problems)
 }
 
-/// The value of `PATH`.
+/// The value of `PATH`, for `dev` to find PostgreSQL's programs.
 #[expect(clippy::disallowed_methods, reason = "the module that may read the environment")]
-pub fn path_variable() -> Option<OsString> {
+pub fn search_path() -> Option<OsString> {
     std::env::var_os("PATH")
 }
 
