@@ -2,7 +2,7 @@
 
 use cxone_data_action::cli::dev::postgres::{PrivatePostgres, find_binaries, usable_by_server};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 
 use crate::support::{binaries, connect, scratch_dir, search_path, wait_until, watch};
 
@@ -74,6 +74,37 @@ async fn after_a_crash_it_comes_back_at_the_same_address() {
     let server = start(&dir, &[]).await.unwrap();
     assert_eq!(server.url("postgres"), url);
     connect(&url).await.unwrap().batch_execute("SELECT * FROM kept").await.unwrap();
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crashed_servers_pid_may_be_another_processs_by_now() {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+    let dir = scratch_dir().join("data");
+    let server = start(&dir, &[]).await.unwrap();
+    kill(Pid::from_raw(server.pid()), Signal::SIGKILL).unwrap();
+    server.stop().await.unwrap();
+    let said = std::fs::read_to_string(dir.join("postmaster.pid")).unwrap();
+    let owner = std::fs::metadata(&dir).unwrap().uid();
+    let mut other = std::process::Command::new("sleep").arg("60").uid(owner).spawn().unwrap();
+    watch(other.id(), "KILL");
+    let (_, rest) = said.split_once('\n').unwrap();
+    std::fs::write(dir.join("postmaster.pid"), format!("{}\n{rest}", other.id())).unwrap();
+
+    let server = start(&dir, &[]).await.unwrap();
+    assert!(!server.adopted());
+    server.stop().await.unwrap();
+    assert!(other.try_wait().unwrap().is_none(), "the other process was left alone");
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_ctrl_c_at_the_terminal_does_not_reach_it() {
+    let server = start(&scratch_dir().join("data"), &[("fsync", "off")]).await.unwrap();
+    let group = |pid: Option<i32>| getpgid(pid.map(Pid::from_raw)).unwrap();
+    assert_ne!(group(Some(server.pid())), group(None), "a terminal signals a whole process group");
     server.stop().await.unwrap();
 }
 

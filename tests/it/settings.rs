@@ -239,7 +239,7 @@ async fn a_taken_port_is_told_by_its_name() {
 
 #[tokio::test]
 async fn a_line_that_is_no_toml_is_told_without_what_stands_in_it() {
-    let file = scratch_file(&format!("[signing]\nheader = \"X\"\nsecret = \"{SECRET}\n"));
+    let file = scratch_file(format!("[signing]\nheader = \"X\"\nsecret = \"{SECRET}\n"));
     let outcome = check().set("CXDA_CONFIG", file.to_str().unwrap()).run().await;
     assert_bad(&outcome, &[file.to_str().unwrap(), "line 3"]);
 }

@@ -178,11 +178,7 @@ async fn full_backlog() -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>)
 async fn redis_by_a_private_authority_is_used_and_by_an_unknown_one_is_not() {
     let authority_of_redis = authority();
     let (certificate, key) = certificate(&authority_of_redis, "127.0.0.1");
-    let [certificate, key] = [certificate, key].map(scratch_file);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
-    let tls = ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"];
-    let redis = Redis::start_with(&tls).await;
+    let (redis, port) = Redis::start_with_tls(&scratch_file(certificate), &scratch_file(key)).await;
 
     let database = Database::new().await;
     let id = database.customer("acme42", "Ann").await;

@@ -1,6 +1,7 @@
 //! A Redis of a test's own.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -17,18 +18,29 @@ pub(crate) struct Redis {
     server: Child,
 }
 
+/// A port that the system hands out. Another process may snatch it before it is used: then another one.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
+}
+
 impl Redis {
-    /// On a port that the system hands out. Another process may snatch it before the server binds it: then once more.
     pub(crate) async fn start() -> Self {
-        Self::start_with(&[]).await
+        loop {
+            if let Some(redis) = Self::launch(free_port(), &[]).await {
+                return redis;
+            }
+        }
     }
 
-    /// The same with more arguments.
-    pub(crate) async fn start_with(options: &[&str]) -> Self {
+    /// One that speaks TLS too, on the port that comes with it.
+    pub(crate) async fn start_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
+        let [certificate, key] = [certificate, key].map(|path| path.to_str().expect("a plain path"));
         loop {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-            if let Some(redis) = Self::launch(port, options).await {
-                return redis;
+            let tls_port = free_port();
+            let port = tls_port.to_string();
+            let tls = ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"];
+            if let Some(redis) = Self::launch(free_port(), &tls).await {
+                return (redis, tls_port);
             }
         }
     }
@@ -81,7 +93,8 @@ impl Redis {
 
     /// Back on the same port, empty.
     pub(crate) async fn start_again(&mut self) {
-        *self = Self::launch(self.port, &[]).await.expect("the port is still free");
+        let port = self.port;
+        *self = wait_until("the port is free", async || Self::launch(port, &[]).await).await;
     }
 
     /// Neither answers nor hangs up.
