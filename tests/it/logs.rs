@@ -148,9 +148,9 @@ async fn lines_may_be_pretty() {
 #[tokio::test]
 async fn the_filter_is_rust_log() {
     let database = Database::new().await;
-    let process = Setup::on(&database).set("RUST_LOG", "off").process();
-    let connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'cxda_service'";
-    wait_until("it is up", async || (database.value::<i64>(connected).await > 0).then_some(())).await;
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let process = Setup::on(&database).set("RUST_LOG", "off").set("CXDA_ADMIN__LISTEN", address.to_string()).process();
+    wait_until("it is up", async || tokio::net::TcpStream::connect(address).await.ok()).await;
     let outcome = process.stop(Signal::SIGTERM).await;
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""));
 }
