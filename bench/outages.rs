@@ -15,7 +15,7 @@ const PHASE: Duration = Duration::from_secs(4);
 pub(crate) async fn redis(options: &Options) {
     let (_cluster, database) = database(options.customers).await;
     let mut redis = Redis::start().await;
-    let service = options.service(&database).redis(&redis).set("CXDA_CACHE__LOCAL_CAPACITY", "0").start().await;
+    let service = options.service(&database).set("REDIS_URL", redis.url()).set("CXDA_CACHE__LOCAL_CAPACITY", "0").start().await;
     let uncached = options.service(&database).set("CXDA_CACHE__TTL", "0").start().await;
     let requests = client::requests(options.requests, options.customers);
     let quiet = client::run(&uncached.url, &requests, options.connections, None).await;

@@ -10,7 +10,7 @@ pub(crate) async fn run(options: &Options) {
     let (_cluster, database) = database(options.customers).await;
     let redis = Redis::start().await;
     let uncached = options.service(&database).set("CXDA_CACHE__TTL", "0").start().await;
-    let cached = options.service(&database).redis(&redis).start().await;
+    let cached = options.service(&database).set("REDIS_URL", redis.url()).start().await;
     let requests = client::requests(options.requests, options.customers);
     client::run(&cached.url, &requests, options.connections, None).await;
 

@@ -115,9 +115,7 @@ async fn a_request_sent_twice_leaves_two_rows() {
 async fn a_crowd_of_callers_gets_a_row_each_with_its_own_ids() {
     let database = Database::new().await;
     let redis = Redis::start().await;
-    // Time enough for all of them, however slow the machine.
-    let patient = Setup::on(&database).set("CXDA_DATABASE__WAIT_TIMEOUT", "15s").set("CXDA_LOOKUP__DEADLINE", "15s");
-    let service = patient.redis(&redis).start().await;
+    let service = Setup::on(&database).redis(&redis).patient().start().await;
     let ids = database.customers("acme42", 40).await;
     let others = database.customers("globex", 40).await;
     let call = async |nth: usize| {

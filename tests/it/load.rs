@@ -51,7 +51,7 @@ async fn where_all_connections_stay_busy_there_is_an_honest_503_after_the_wait()
 async fn a_rush_is_answered_without_a_failure_and_audited_to_the_row() {
     let database = Database::new().await;
     let redis = Redis::start().await;
-    let service = Setup::on(&database).redis(&redis).start().await;
+    let service = Setup::on(&database).redis(&redis).patient().start().await;
     let ids = database.customers("acme42", 200).await;
     let caller = async |nth: usize| {
         let mut statuses = Vec::new();

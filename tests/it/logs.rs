@@ -89,7 +89,7 @@ async fn no_line_holds_a_secret_a_customer_or_a_body() {
     let mut cluster = Cluster::start(&[("fsync", "off")]).await;
     let database = cluster.database().await;
     let mut redis = Redis::start().await;
-    let service = Setup::on(&database).redis(&redis).set("RUST_LOG", "debug").start().await;
+    let service = Setup::on(&database).redis(&redis).set("CXDA_CACHE__TIMEOUT", "50ms").set("RUST_LOG", "debug").start().await;
     let id = database.customer("acme42", CANARY).await;
     database.run(&format!("UPDATE customers SET attributes = '{{\"note\": \"{CANARY}\"}}'")).await;
     let mut body = request("acme42", &[id]);

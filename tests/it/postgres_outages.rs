@@ -254,7 +254,8 @@ async fn where_hits_need_no_row_they_are_answered_without_a_database() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_leaves_no_open_transaction() {
     let database = Database::new().await;
-    let service = setup(&database).set("CXDA_DATABASE__MAX_CONNECTIONS", "2").start().await;
+    let service =
+        setup(&database).set("CXDA_DATABASE__MAX_CONNECTIONS", "2").patient().set("CXDA_DATABASE__STATEMENT_TIMEOUT", "30s").start().await;
     let ids = database.customers("acme42", 3).await;
     let lock = database.lock_customers().await;
     let calls = [service.lookup_to_be_reset("acme42", &ids).await, service.lookup_to_be_reset("acme42", &ids).await];

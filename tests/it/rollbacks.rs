@@ -13,7 +13,7 @@ struct Stage {
 
 async fn stage() -> Stage {
     let database = Database::new().await;
-    let service = Setup::on(&database).set("CXDA_CACHE__TTL", "0").start().await;
+    let service = Setup::on(&database).set("CXDA_CACHE__TTL", "0").patient().start().await;
     let ids = vec![database.customer("acme42", CANARY).await];
     Stage { database, service, ids }
 }

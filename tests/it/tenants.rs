@@ -52,8 +52,7 @@ async fn an_absence_for_one_tenant_is_none_for_another() {
 #[tokio::test]
 async fn callers_of_many_tenants_at_once_each_get_their_own() {
     let database = Database::new().await;
-    let patient = Setup::on(&database).set("CXDA_DATABASE__WAIT_TIMEOUT", "15s").set("CXDA_LOOKUP__DEADLINE", "15s");
-    let service = patient.start().await;
+    let service = Setup::on(&database).patient().start().await;
     let id = Uuid::new_v4();
     let tenants: Vec<_> = (0..50).map(|nth| format!("tenant{nth}")).collect();
     for tenant in &tenants {

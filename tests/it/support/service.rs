@@ -48,8 +48,15 @@ impl Setup {
         Self(self.0.arg(arg))
     }
 
+    /// With that Redis, and patience with it: what a slow machine delays is not what most tests are about.
     pub(crate) fn redis(self, redis: &Redis) -> Self {
-        self.set("REDIS_URL", redis.url())
+        self.set("REDIS_URL", redis.url()).set("CXDA_CACHE__TIMEOUT", "900ms")
+    }
+
+    /// With time enough for any number of lookups at once.
+    pub(crate) fn patient(self) -> Self {
+        let waits = self.set("CXDA_DATABASE__WAIT_TIMEOUT", "15s").set("CXDA_LOOKUP__DEADLINE", "15s");
+        waits.set("CXDA_DATABASE__CONNECT_TIMEOUT", "15s")
     }
 
     /// With a settings file.
