@@ -67,7 +67,8 @@ async fn an_answer_from_redis_is_audited_too() {
     let database = Database::new().await;
     let redis = Redis::start().await;
     let ids = database.customers("acme42", 2).await;
-    Setup::on(&database).redis(&redis).start().await.lookup("acme42", &ids).await;
+    let first = Setup::on(&database).redis(&redis).start().await;
+    first.lookup("acme42", &ids).await;
     wait_until("Redis is filled", async || (redis.run::<usize>(&["DBSIZE"]).await == 2).then_some(())).await;
     let reply = Setup::on(&database).redis(&redis).start().await.lookup("acme42", &ids).await;
     assert_eq!(reply.cache(), "hit");

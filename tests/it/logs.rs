@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Cluster, Database, Redis, SECRET, Service, Setup, request, send, sign, wait_until};
+use crate::support::{Cluster, Database, Redis, SECRET, Service, Setup, free_port, request, send, sign, wait_until};
 
 const CANARY: &str = "Zaphod Canary";
 
@@ -148,9 +148,9 @@ async fn lines_may_be_pretty() {
 #[tokio::test]
 async fn the_filter_is_rust_log() {
     let database = Database::new().await;
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let process = Setup::on(&database).set("RUST_LOG", "off").set("CXDA_ADMIN__LISTEN", address.to_string()).process();
-    wait_until("it is up", async || tokio::net::TcpStream::connect(address).await.ok()).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let process = Setup::on(&database).set("RUST_LOG", "off").set("CXDA_ADMIN__LISTEN", &address).process();
+    wait_until("it is up", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
     let outcome = process.stop(Signal::SIGTERM).await;
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""));
 }

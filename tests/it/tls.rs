@@ -1,6 +1,5 @@
 //! Postgres and Redis over TLS: verified, by a private authority too, and never silently without.
 
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,13 +50,9 @@ struct Stage {
 /// A cluster that listens on TCP with a certificate for `name`.
 async fn stage(name: &str) -> Stage {
     let authority = authority();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = [("listen_addresses", "127.0.0.1"), ("port", &*port.to_string()), ("fsync", "off")];
-    let mut cluster = Cluster::start(&listen).await;
-    cluster.stop().await;
+    let mut cluster = Cluster::start(&[("fsync", "off")]).await;
     install(&authority, cluster.data_dir(), name);
-    cluster.add_option("ssl", "on");
-    cluster.start_again().await;
+    let port = cluster.listen(&[("ssl", "on")]).await;
     let database = cluster.database().await;
     Stage { _cluster: cluster, database, port, authority }
 }
@@ -118,9 +113,8 @@ async fn a_certificate_for_another_host_is_refused() {
 
 #[tokio::test]
 async fn a_server_without_tls_is_refused_where_tls_is_required() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = [("listen_addresses", "127.0.0.1"), ("port", &*port.to_string()), ("fsync", "off")];
-    let cluster = Cluster::start(&listen).await;
+    let mut cluster = Cluster::start(&[("fsync", "off")]).await;
+    let port = cluster.listen(&[]).await;
     let database = cluster.database().await;
     let stage = Stage { _cluster: cluster, database, port, authority: authority() };
     assert_eq!(stage.status(&stage.url("127.0.0.1", "disable"), None).await.code, Some(0));

@@ -23,6 +23,8 @@ use tokio::time::{Instant, sleep, timeout};
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// After this, a server that does not heed SIGINT is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// A process that was forked off a moment ago holds its parent's locks until it has become another program.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 /// A unix socket's path may have 107 bytes, and a data directory may lie deep: sockets live in `/tmp`, in a directory
 /// named like this.
@@ -91,8 +93,7 @@ impl PrivatePostgres {
         fs::create_dir_all(data_dir).with_context(|| format!("create {}", data_dir.display()))?;
         let data_dir = fs::canonicalize(data_dir)?;
         ensure!(usable_by_server(&data_dir), "the server's user cannot reach {}", data_dir.display());
-        let lock = File::create(data_dir.with_added_extension("lock")).context("create the lock file")?;
-        lock.try_lock().with_context(|| format!("{} is in use by another process", data_dir.display()))?;
+        let lock = lock(&data_dir).await?;
 
         let deadline = Instant::now() + START_LIMIT;
         let mut left_behind = PidFile::read(&data_dir);
@@ -205,6 +206,18 @@ impl Drop for PrivatePostgres {
 fn is_socket_dir(dir: &Path) -> bool {
     let name = dir.file_name().unwrap_or_default().as_bytes();
     dir.parent() == Some(Path::new("/tmp")) && name.starts_with(SOCKET_DIR_PREFIX.as_bytes())
+}
+
+/// The right to use a data directory.
+async fn lock(data_dir: &Path) -> Result<File> {
+    let file = File::create(data_dir.with_added_extension("lock")).context("create the lock file")?;
+    let deadline = Instant::now() + LOCK_LIMIT;
+    while let Err(refusal) = file.try_lock() {
+        let in_use = || format!("{} is in use by another process", data_dir.display());
+        ensure!(Instant::now() < deadline, anyhow::Error::new(refusal).context(in_use()));
+        sleep(POLL).await;
+    }
+    Ok(file)
 }
 
 /// What a server says of itself in `postmaster.pid`.

@@ -1,6 +1,7 @@
 //! What every test needs: stores of its own, the service as a process of its own, and a look at what came out.
 
 mod metrics;
+mod port;
 mod postgres;
 mod process;
 mod proxy;
@@ -12,6 +13,7 @@ mod wait;
 mod watchdog;
 
 pub(crate) use metrics::Metrics;
+pub(crate) use port::free_port;
 pub(crate) use postgres::{Cluster, Database, binaries, connect};
 pub(crate) use process::{Outcome, Process, Tool, search_path};
 pub(crate) use proxy::Proxy;

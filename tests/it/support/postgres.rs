@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use super::{PATIENCE, Tool, scratch_dir, wait_until, watch, watchdog};
+use super::{PATIENCE, Tool, free_port, scratch_dir, wait_until, watch, watchdog};
 
 /// The login role that services of the tests run as: it may do what the migrations grant, and nothing else.
 const SERVICE_ROLE: &str = "cxda_service";
@@ -85,17 +85,33 @@ impl Cluster {
 
     /// Starts a killed one, at the same address.
     pub(crate) async fn start_again(&mut self) {
+        self.launch().await.expect("Postgres starts");
+    }
+
+    async fn launch(&mut self) -> anyhow::Result<()> {
         let options: Vec<_> = self.options.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let server = PrivatePostgres::start(&binaries(), &self.data_dir, &options).await.expect("Postgres starts");
+        let server = PrivatePostgres::start(&binaries(), &self.data_dir, &options).await?;
         watch(u32::try_from(server.pid()).expect("a pid"), "INT");
         let said = fs::read_to_string(self.data_dir.join("postmaster.pid")).expect("a running server says where it is");
         watchdog::remove(said.lines().nth(4).expect("line 5 names the socket directory").as_ref());
         self.server = Some(server);
+        Ok(())
     }
 
-    /// A setting for the next start.
-    pub(crate) fn add_option(&mut self, name: &str, value: &str) {
-        self.options.push((name.to_owned(), value.to_owned()));
+    /// Starts again with more settings and on a TCP port too, which it returns.
+    pub(crate) async fn listen(&mut self, options: &[(&str, &str)]) -> u16 {
+        self.stop().await;
+        let before = self.options.len();
+        loop {
+            let port = free_port();
+            let tcp = [("listen_addresses", "127.0.0.1"), ("port", &*port.to_string())];
+            self.options.truncate(before);
+            self.options.extend(tcp.iter().chain(options).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+            match self.launch().await {
+                Ok(()) => return port,
+                Err(error) => assert!(format!("{error:#}").contains("Address already in use"), "{error:#}"),
+            }
+        }
     }
 
     fn server(&self) -> &PrivatePostgres {

@@ -90,10 +90,12 @@ impl Tool {
     }
 }
 
-/// A running process, killed when dropped.
+/// A running process, ended when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
+    /// Whether it starts others, and ends them when it is asked to end.
+    ends_its_own: bool,
     readers: Vec<thread::JoinHandle<()>>,
     stdout: Lines,
     stderr: Lines,
@@ -111,7 +113,7 @@ impl Process {
             collect(child.stderr.take().expect("a pipe"), Arc::clone(&stderr)),
         ];
         let stdin = child.stdin.take().expect("a pipe");
-        (Self { child, readers, stdout, stderr }, stdin)
+        (Self { child, ends_its_own: signal == "INT", readers, stdout, stderr }, stdin)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -169,6 +171,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         if thread::panicking() {
             println!("The process printed:\n{}\n", self.printed());
+        }
+        if self.ends_its_own && matches!(self.child.try_wait(), Ok(None)) {
+            // Were it killed, what it has started would be left behind. If it does not heed this, the watchdog sees to it.
+            self.signal(Signal::SIGINT);
+            return;
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

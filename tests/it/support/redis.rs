@@ -1,6 +1,5 @@
 //! A Redis of a test's own.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -9,18 +8,13 @@ use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, InfoDict};
 
-use super::{scratch_dir, wait_until, watch, watchdog};
+use super::{free_port, scratch_dir, wait_until, watch, watchdog};
 
 /// A `redis-server` without persistence, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Redis {
     pub(crate) port: u16,
     server: Child,
-}
-
-/// A port that the system hands out. Another process may snatch it before it is used: then another one.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
 }
 
 impl Redis {
