@@ -74,6 +74,8 @@ impl fmt::Display for Encoding {
 pub struct SigningKey {
     id: String,
     mac: Hmac<Sha256>,
+    /// The tag of the secret itself, to know it by where it is sent as an API key.
+    own_tag: Tag,
     tenants: Option<BTreeSet<TenantId>>,
     not_after: Option<DateTime<Utc>>,
 }
@@ -85,8 +87,14 @@ impl SigningKey {
         if secret.len() < MIN_SECRET_LEN {
             return None;
         }
-        let mac = Hmac::new_from_slice(secret).ok()?;
-        Some(Self { id, mac, tenants, not_after })
+        Self::with_any_secret(id, secret, tenants, not_after)
+    }
+
+    /// The same with a secret of the length that its maker chose.
+    pub fn with_any_secret(id: String, secret: &[u8], tenants: Option<BTreeSet<TenantId>>, not_after: Option<DateTime<Utc>>) -> Option<Self> {
+        let mac: Hmac<Sha256> = Hmac::new_from_slice(secret).ok()?;
+        let own_tag = Tag(mac.clone().chain_update(secret).finalize().into_bytes().into());
+        Some(Self { id, mac, own_tag, tenants, not_after })
     }
 
     /// The key's public name.
@@ -112,6 +120,16 @@ impl SigningKey {
     /// Whether the tag is this key's, in constant time.
     pub fn matches(&self, tag: &Tag, parts: &[&[u8]]) -> bool {
         self.mac_of(parts).verify_slice(&tag.0).is_ok()
+    }
+
+    /// Whether the text is the secret itself, in constant time.
+    pub fn is(&self, text: &str) -> bool {
+        self.matches(&self.own_tag, &[text.as_bytes()])
+    }
+
+    /// A secret for another purpose, which tells nothing of this one.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        self.sign(&[b"cxone-data-action: ", purpose.as_bytes()]).0
     }
 
     fn mac_of(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
@@ -152,9 +170,18 @@ impl Keyring {
     /// The key that made this tag: the named one, or any where none is named. Tries every key whatever comes, so that the
     /// time taken tells nothing about which keys there are.
     pub fn verify(&self, key_id: Option<&str>, tag: &Tag, parts: &[&[u8]], now: DateTime<Utc>) -> Option<&SigningKey> {
+        self.find(key_id, now, |key| key.matches(tag, parts))
+    }
+
+    /// The key whose secret this text is; again, every key is tried.
+    pub fn identify(&self, key_id: Option<&str>, text: &str, now: DateTime<Utc>) -> Option<&SigningKey> {
+        self.find(key_id, now, |key| key.is(text))
+    }
+
+    fn find(&self, key_id: Option<&str>, now: DateTime<Utc>, proven: impl Fn(&SigningKey) -> bool) -> Option<&SigningKey> {
         self.0.iter().fold(None, |found, key| {
             let eligible = key_id.is_none_or(|id| id == key.id) & !key.expired(now);
-            if key.matches(tag, parts) & eligible { Some(key) } else { found }
+            if proven(key) & eligible { Some(key) } else { found }
         })
     }
 }

@@ -1,0 +1,303 @@
+//! Canonical JSON (RFC 8785): one text for everything that means the same, and none for what two readers could understand
+//! in two ways.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// As deep as serde_json reads.
+const MAX_DEPTH: usize = 127;
+
+/// Why there is no canonical form, or no one value at a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unclear {
+    /// It is not JSON at all.
+    NotJson,
+    /// It is JSON that readers may take in different ways.
+    At {
+        /// Where, as a JSON pointer (RFC 6901).
+        pointer: String,
+        /// In what way.
+        why: Ambiguity,
+    },
+}
+
+/// What makes JSON ambiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// A number that a double cannot hold: readers round it, each in its own way (RFC 8785 section 3.2.2.3).
+    InexactNumber,
+    /// A member that its object has twice: readers take the first, the last or none (RFC 8259 section 4).
+    DuplicateMember,
+    /// A text that is not Unicode (RFC 7493 section 2.1), or values within values past all measure.
+    Unreadable,
+}
+
+impl Ambiguity {
+    /// The code of the field error.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InexactNumber => "inexact_number",
+            Self::DuplicateMember => "duplicate_member",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Ambiguity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InexactNumber => "is a number that a double cannot hold exactly",
+            Self::DuplicateMember => "is named twice",
+            Self::Unreadable => "is not a Unicode text, or is nested too deeply",
+        })
+    }
+}
+
+/// The canonical form of a JSON text.
+pub fn canonical(json: &[u8]) -> Result<String, Unclear> {
+    let document = document(json)?;
+    check(document.get(), &mut Vec::new())?;
+    let unreadable = |_| Unclear::At { pointer: String::new(), why: Ambiguity::Unreadable };
+    let value: serde_json::Value = serde_json::from_str(document.get()).map_err(unreadable)?;
+    serde_json_canonicalizer::to_string(&value).map_err(unreadable)
+}
+
+/// The canonical form of the value at a place, given by the member names and indices that lead there; `None` where nothing
+/// or `null` is. What else the document holds does not matter.
+pub fn canonical_at(json: &[u8], path: &[String]) -> Result<Option<String>, Unclear> {
+    let mut value = document(json)?;
+    for (depth, name) in path.iter().enumerate() {
+        let unclear = |why| Unclear::At { pointer: pointer(path[..=depth].iter().map(String::as_str)), why };
+        let next = match value.get().as_bytes().first() {
+            Some(b'{') => {
+                let members: Members<'_> = serde_json::from_str(value.get()).map_err(|_| unclear(Ambiguity::Unreadable))?;
+                let mut named = members.0.into_iter().filter(|(member, _)| member == name);
+                match (named.next(), named.next()) {
+                    (_, Some(_)) => return Err(unclear(Ambiguity::DuplicateMember)),
+                    (found, None) => found.map(|(_, value)| value),
+                }
+            }
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| unclear(Ambiguity::Unreadable))?;
+                name.parse::<usize>().ok().and_then(|index| items.get(index).copied())
+            }
+            _ => None,
+        };
+        match next {
+            Some(next) => value = next,
+            None => return Ok(None),
+        }
+    }
+    if value.get() == "null" {
+        return Ok(None);
+    }
+    canonical(value.get().as_bytes()).map(Some).map_err(|error| match error {
+        Unclear::At { pointer: within, why } => Unclear::At { pointer: pointer(path.iter().map(String::as_str)) + &within, why },
+        Unclear::NotJson => Unclear::NotJson,
+    })
+}
+
+/// A JSON pointer (RFC 6901 section 3). Long names are cut: they are the caller's text.
+pub fn pointer<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.fold(String::new(), |pointer, name| {
+        let short: String = name.chars().take(64).collect();
+        pointer + "/" + &short.replace('~', "~0").replace('/', "~1")
+    })
+}
+
+/// The whole document, where it is one.
+fn document(json: &[u8]) -> Result<&RawValue, Unclear> {
+    std::str::from_utf8(json).ok().and_then(|text| serde_json::from_str(text).ok()).ok_or(Unclear::NotJson)
+}
+
+/// Walks through the text as it was sent, since a parsed value no longer shows what was lost in parsing.
+fn check(json: &str, path: &mut Vec<String>) -> Result<(), Unclear> {
+    let unclear = |path: &[String], why| Err(Unclear::At { pointer: pointer(path.iter().map(String::as_str)), why });
+    if path.len() > MAX_DEPTH {
+        return unclear(&path[..1], Ambiguity::Unreadable);
+    }
+    match json.as_bytes().first() {
+        Some(b'{') => {
+            let Ok(members) = serde_json::from_str::<Members<'_>>(json) else { return unclear(path, Ambiguity::Unreadable) };
+            let mut names = HashSet::new();
+            for (name, value) in members.0 {
+                path.push(name.clone());
+                if !names.insert(name) {
+                    return unclear(path, Ambiguity::DuplicateMember);
+                }
+                check(value.get(), path)?;
+                path.pop();
+            }
+            Ok(())
+        }
+        Some(b'[') => {
+            let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(json) else { return unclear(path, Ambiguity::Unreadable) };
+            for (index, item) in items.into_iter().enumerate() {
+                path.push(index.to_string());
+                check(item.get(), path)?;
+                path.pop();
+            }
+            Ok(())
+        }
+        Some(b'-' | b'0'..=b'9') if !is_exact(json) => unclear(path, Ambiguity::InexactNumber),
+        Some(b'"') if serde_json::from_str::<String>(json).is_err() => unclear(path, Ambiguity::Unreadable),
+        _ => Ok(()),
+    }
+}
+
+/// The digits that it takes to tell any double from its neighbours, and the most that a program prints of one.
+const DOUBLE_DIGITS: usize = 17;
+
+/// Whether a double holds a number as exactly as it was told: a whole number, which may be an id, in its very value or as
+/// the double is printed; a fraction to its last digit, unless there are more of them than a double has.
+fn is_exact(number: &str) -> bool {
+    let Ok(double) = number.parse::<f64>() else { return false };
+    let told = digits(number);
+    let (significant, last) = (&told.0, told.1);
+    if !double.is_finite() || (double == 0.0) != significant.is_empty() {
+        return false;
+    }
+    let is_short_fraction = last < 0 && significant.len() <= DOUBLE_DIGITS;
+    is_short_fraction || digits(&format!("{double:e}")) == told || digits(&format!("{double:.0}")) == told
+}
+
+/// A number without its sign: its digits from the first to the last that is not zero, and the power of ten of that last one.
+fn digits(number: &str) -> (String, i64) {
+    let unsigned = number.trim_start_matches('-');
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [whole, fraction].concat();
+    let without_end = all.trim_end_matches('0');
+    let significant = without_end.trim_start_matches('0');
+    if significant.is_empty() {
+        return (String::new(), 0);
+    }
+    let places = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    // An exponent of more digits than this holds is that of no double but zero.
+    let exponent = exponent.trim_start_matches('+').parse::<i64>().unwrap_or(i64::MIN);
+    let last = exponent.saturating_sub(places(fraction.len())).saturating_add(places(all.len() - without_end.len()));
+    (significant.to_owned(), last)
+}
+
+/// An object's members in their order, twins included.
+struct Members<'j>(Vec<(String, &'j RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(json: &str) -> Result<String, Unclear> {
+        canonical(json.as_bytes())
+    }
+
+    fn refused(json: &str) -> Option<(String, Ambiguity)> {
+        match of(json) {
+            Err(Unclear::At { pointer, why }) => Some((pointer, why)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_examples_of_rfc_8785_come_out_as_printed_there() {
+        let input = r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#;
+        let output = r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#;
+        assert_eq!(of(input).as_deref(), Ok(output));
+        // Section 3.2.3: sorted by UTF-16 code units.
+        let input = r#"{"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One","\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"}"#;
+        let output = "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u{80}\":\"Control\",\"ö\":\"Latin Small Letter O With Diaeresis\",\"€\":\"Euro Sign\",\"😀\":\"Emoji: Grinning Face\",\"\u{fb33}\":\"Hebrew Letter Dalet With Dagesh\"}";
+        assert_eq!(of(input).as_deref(), Ok(output));
+    }
+
+    #[test]
+    fn numbers_that_mean_the_same_are_spelled_the_same() {
+        for (json, expected) in [("1.0", "1"), ("1e2", "100"), ("-0", "0"), ("0e99999999999999999999", "0"), ("1E21", "1e+21"), ("0.10", "0.1"), ("0.10000000000000001", "0.1")] {
+            assert_eq!(of(json).as_deref(), Ok(expected), "{json}");
+        }
+        assert_eq!(of("9007199254740994").as_deref(), Ok("9007199254740994"));
+        assert_eq!(of("18014398509481984").as_deref(), Ok("18014398509481984"));
+    }
+
+    #[test]
+    fn a_number_that_a_double_cannot_hold_is_refused() {
+        for json in ["9007199254740993", "1e400", "0.1000000000000000055", "1e-400", "12345678901234567890", "1e-99999999999999999999"] {
+            assert_eq!(refused(json), Some((String::new(), Ambiguity::InexactNumber)), "{json}");
+        }
+        assert_eq!(refused(r#"{"a":[0,{"b/c":9007199254740993}]}"#), Some(("/a/1/b~1c".to_owned(), Ambiguity::InexactNumber)));
+    }
+
+    #[test]
+    fn a_member_named_twice_is_refused_however_it_is_spelled() {
+        assert_eq!(refused(r#"{"a":{"b":1,"\u0062":2}}"#), Some(("/a/b".to_owned(), Ambiguity::DuplicateMember)));
+    }
+
+    #[test]
+    fn what_no_reader_takes_is_told_from_what_is_not_json() {
+        for json in ["", "{", "[1,]", "{\"a\" 1}", "nul", "1 2", "\u{feff}1", "01"] {
+            assert_eq!(of(json), Err(Unclear::NotJson), "{json}");
+        }
+        assert_eq!(canonical(b"\"\xff\""), Err(Unclear::NotJson));
+        assert_eq!(refused(r#"{"a":"\ud800"}"#), Some(("/a".to_owned(), Ambiguity::Unreadable)));
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert!(matches!(refused(&deep), Some((_, Ambiguity::Unreadable))));
+    }
+
+    #[test]
+    fn a_value_is_found_by_its_place() {
+        let json = br#" {"a":{"b/c":[10,{"d":"x"}]},"n":null,"t":1,"t":2,"big":9007199254740993} "#;
+        let at = |path: &[&str]| canonical_at(json, &path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(at(&["a", "b/c", "1", "d"]), Ok(Some("\"x\"".to_owned())));
+        assert_eq!(at(&["a", "b/c", "0"]), Ok(Some("10".to_owned())));
+        for nothing in [&["n"][..], &["x"], &["a", "b/c", "2"], &["a", "b/c", "x"], &["a", "b/c", "0", "y"]] {
+            assert_eq!(at(nothing), Ok(None), "{nothing:?}");
+        }
+        assert_eq!(at(&["t"]), Err(Unclear::At { pointer: "/t".to_owned(), why: Ambiguity::DuplicateMember }));
+        assert_eq!(at(&["big"]), Err(Unclear::At { pointer: "/big".to_owned(), why: Ambiguity::InexactNumber }));
+    }
+
+    proptest! {
+        #[test]
+        fn every_double_is_exact_in_every_spelling(bits in any::<u64>()) {
+            let double = f64::from_bits(bits);
+            prop_assume!(double.is_finite());
+            prop_assert!(is_exact(&format!("{double:e}")), "{double:e}");
+            prop_assert!(is_exact(&format!("{double}")), "{double}");
+            let text = of(&format!("{double:e}"));
+            prop_assert_eq!(text.ok().and_then(|text| text.parse::<f64>().ok()), Some(double));
+        }
+
+        #[test]
+        fn the_canonical_form_is_its_own_canonical_form(text in "[\\x00-\\x{FFFF}]{0,20}", number in any::<i32>()) {
+            let json = serde_json::json!({ &text: [number, { "x": text }] }).to_string();
+            let once = of(&json);
+            prop_assert!(once.is_ok());
+            prop_assert_eq!(of(&once.clone().unwrap_or_default()), once);
+        }
+    }
+}

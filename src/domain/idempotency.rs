@@ -1,0 +1,254 @@
+//! What makes two requests the same, and what is kept of the first one's answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use super::SigningKey;
+use super::canonical::{Unclear, canonical, canonical_at};
+
+/// What a request's key is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// The body as it was sent.
+    RawBody,
+    /// What the body means: RFC 8785.
+    CanonicalBody,
+    /// A header that the caller sets.
+    Header(String),
+    /// Values of the body, each by the member names and indices that lead to it.
+    Fields(Vec<Vec<String>>),
+}
+
+/// Why a request has no key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoKey {
+    /// What it is made from is not there.
+    Missing,
+    /// The body does not say it in one way only.
+    Unclear(Unclear),
+}
+
+impl KeySource {
+    /// The header that is needed.
+    pub fn header(&self) -> Option<&str> {
+        if let Self::Header(name) = self { Some(name) } else { None }
+    }
+
+    /// The parts of the key, the first one naming the source. `header` is the value of [`Self::header`].
+    fn parts(&self, header: Option<&str>, body: &[u8]) -> Result<Vec<Vec<u8>>, NoKey> {
+        Ok(match self {
+            Self::RawBody => vec![b"raw".to_vec(), body.to_vec()],
+            Self::CanonicalBody => vec![b"canonical".to_vec(), canonical(body).map_err(NoKey::Unclear)?.into_bytes()],
+            Self::Header(_) => {
+                let value = header.filter(|value| !value.is_empty()).ok_or(NoKey::Missing)?;
+                vec![b"header".to_vec(), value.as_bytes().to_vec()]
+            }
+            Self::Fields(paths) => {
+                let mut parts = vec![b"fields".to_vec()];
+                for path in paths {
+                    let value = canonical_at(body, path).map_err(NoKey::Unclear)?;
+                    parts.push(value.ok_or(NoKey::Missing)?.into_bytes());
+                }
+                parts
+            }
+        })
+    }
+}
+
+/// A digest that shows nothing of what it was made from to whoever has not its secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Reads what [`fmt::Display`] wrote.
+    pub fn parse(hex: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).ok().map(|()| Self(bytes))
+    }
+
+    /// Reads what [`Self::as_bytes`] gave.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// All 32 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Makes digests: HMAC-SHA256 of parts that are each told with their length, so that none can pass for part of another.
+#[derive(Clone)]
+pub struct Hasher(Hmac<Sha256>);
+
+impl Hasher {
+    /// With a secret of its own. `None` where it is shorter than [`super::signing::MIN_SECRET_LEN`].
+    pub fn new(secret: &[u8]) -> Option<Self> {
+        let long_enough = secret.len() >= super::signing::MIN_SECRET_LEN;
+        long_enough.then(|| Hmac::new_from_slice(secret).ok().map(Self)).flatten()
+    }
+
+    /// With a secret drawn from a signing key's: instances that share the key agree without another setting.
+    pub fn of(key: &SigningKey) -> Option<Self> {
+        Hmac::new_from_slice(&key.derive("idempotency")).ok().map(Self)
+    }
+
+    fn digest<'p>(&self, parts: impl IntoIterator<Item = &'p [u8]>) -> Digest {
+        let mut mac = self.0.clone();
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        Digest(mac.finalize().into_bytes().into())
+    }
+}
+
+/// Which piece of work a request asks for, and with what payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The route: its path.
+    pub scope: Arc<str>,
+    /// The same for all requests that ask for one piece of work.
+    pub hash: Digest,
+    /// The same for all of those that are right: JSON that means the same, or the same bytes.
+    pub fingerprint: Digest,
+}
+
+impl IdempotencyKey {
+    /// The key of a caller's request to a route.
+    pub fn new(
+        hasher: &Hasher,
+        scope: &Arc<str>,
+        caller: &str,
+        source: &KeySource,
+        header: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, NoKey> {
+        let parts = source.parts(header, body)?;
+        let scoped = [b"key", scope.as_bytes(), caller.as_bytes()].into_iter().chain(parts.iter().map(Vec::as_slice));
+        let fingerprint = match canonical(body) {
+            Ok(json) => hasher.digest([b"json".as_slice(), json.as_bytes()]),
+            Err(_) => hasher.digest([b"bytes", body]),
+        };
+        Ok(Self { scope: Arc::clone(scope), hash: hasher.digest(scoped), fingerprint })
+    }
+}
+
+/// Who holds a lease: a number that nobody else draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner(Uuid);
+
+impl Owner {
+    /// A new one.
+    pub fn draw() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// As stores keep it.
+    pub fn from_uuid(id: Uuid) -> Self {
+        Self(id)
+    }
+
+    /// As stores keep it.
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+/// An answer as it is kept and given again, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// Names and values, few and chosen.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl StoredReply {
+    /// Whether this answer settles the matter: it was done, or it never can be. All other answers may be different ones next
+    /// time.
+    pub fn is_final(&self) -> bool {
+        match self.status {
+            200..=299 => true,
+            401 | 403 | 408 | 409 | 425 | 429 => false,
+            400..=499 => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(scope: &str, caller: &str, source: &KeySource, header: Option<&str>, body: &str) -> Result<IdempotencyKey, NoKey> {
+        let hasher = Hasher::new(&[7; 32]).ok_or(NoKey::Missing)?;
+        IdempotencyKey::new(&hasher, &scope.into(), caller, source, header, body.as_bytes())
+    }
+
+    fn fields(names: &[&str]) -> KeySource {
+        KeySource::Fields(names.iter().map(|name| vec![(*name).to_owned()]).collect())
+    }
+
+    #[test]
+    fn parts_cannot_be_forged_by_moving_what_is_between_them() -> Result<(), NoKey> {
+        let source = fields(&["a", "b"]);
+        let hash = |a: &str, b: &str| Ok(key("/x", "k", &source, None, &format!(r#"{{"a":"{a}","b":"{b}"}}"#))?.hash);
+        assert_ne!(hash("a:b", "c")?, hash("a", "b:c")?);
+        assert_ne!(hash("", "a")?, hash("a", "")?);
+        let header = KeySource::Header("x".to_owned());
+        assert_ne!(key("/x", "yz", &header, Some("1"), "")?.hash, key("/xy", "z", &header, Some("1"), "")?.hash);
+        Ok(())
+    }
+
+    #[test]
+    fn route_and_caller_are_part_of_the_key() -> Result<(), NoKey> {
+        let of = |scope, caller| Ok::<_, NoKey>(key(scope, caller, &KeySource::RawBody, None, "{}")?.hash);
+        assert_eq!(of("/x", "k")?, of("/x", "k")?);
+        assert_ne!(of("/x", "k")?, of("/y", "k")?);
+        assert_ne!(of("/x", "k")?, of("/x", "l")?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_there_makes_no_key() {
+        let header = KeySource::Header("x".to_owned());
+        for result in [
+            key("/x", "k", &header, None, "{}"),
+            key("/x", "k", &header, Some(""), "{}"),
+            key("/x", "k", &fields(&["a"]), None, "{}"),
+            key("/x", "k", &fields(&["a"]), None, r#"{"a":null}"#),
+        ] {
+            assert_eq!(result, Err(NoKey::Missing));
+        }
+    }
+
+    #[test]
+    fn the_payload_is_the_same_where_it_means_the_same() -> Result<(), NoKey> {
+        let header = KeySource::Header("x".to_owned());
+        let of = |body| Ok::<_, NoKey>(key("/x", "k", &header, Some("1"), body)?.fingerprint);
+        assert_eq!(of(r#"{"a":1,"b":2}"#)?, of(r#"{ "b": 2.0, "a": 1 }"#)?);
+        assert_ne!(of(r#"{"a":1}"#)?, of(r#"{"a":"1"}"#)?);
+        assert_ne!(of("a=1")?, of("a=1 ")?);
+        Ok(())
+    }
+}
