@@ -12,6 +12,7 @@ BEGIN
     END IF;
     GRANT SELECT ON customers, refinery_schema_history TO cxda_runtime;
     GRANT SELECT, INSERT ON audit_log TO cxda_runtime;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency TO cxda_runtime;
     GRANT EXECUTE ON FUNCTION audit_ensure_partitions TO cxda_runtime;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO cxda_runtime', current_schema());
 END

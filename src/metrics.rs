@@ -22,6 +22,11 @@ pub struct Metrics {
     request_duration: HistogramVec,
     pool_connections: IntGaugeVec,
     audit_default_partition: IntGauge,
+    once: IntCounterVec,
+    leases_lost: IntCounterVec,
+    unstored: IntCounterVec,
+    records: IntGaugeVec,
+    swept: IntCounterVec,
     tenants: Tenants,
 }
 
@@ -74,6 +79,34 @@ impl Rollback {
     }
 }
 
+/// What became of a request that may be done once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// It was the first, and did the work.
+    First,
+    /// It got the first one's answer.
+    Replayed,
+    /// The first one was still at it.
+    InFlight,
+    /// Its key was used for another payload.
+    Mismatch,
+    /// The store of keys did not answer.
+    StoreDown,
+}
+
+impl Once {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Replayed => "replayed",
+            Self::InFlight => "in_flight",
+            Self::Mismatch => "mismatch",
+            Self::StoreDown => "store_down",
+        }
+    }
+}
+
 impl Metrics {
     /// Registers everything. `max_tenants` tenants keep their name as a label; the rest share `other`.
     pub fn new(max_tenants: usize) -> Result<Self, prometheus::Error> {
@@ -116,6 +149,11 @@ impl Metrics {
                 "Changes of a breaker's state, by the new state",
                 &["dependency", "state"],
             )?,
+            once: counter("idempotency_requests_total", "Requests that may be done once, by what became of them", &["route", "outcome"])?,
+            leases_lost: counter("idempotency_leases_lost_total", "Leases lost to another request while their work ran", &["route"])?,
+            unstored: counter("idempotency_unstored_total", "Answers that left before they were kept", &["route"])?,
+            records: gauge("idempotency_records", "Leases and kept answers in a store", &["route", "state"])?,
+            swept: counter("idempotency_expired_rows_deleted_total", "Rows that were over, deleted by this instance", &["store"])?,
             requests: counter("http_requests_total", "Requests answered", &["route", "method", "status"])?,
             request_duration: histogram(
                 "http_request_duration_seconds",
@@ -170,6 +208,31 @@ impl Metrics {
     pub fn circuit_changed(&self, dependency: &'static str, state: Circuit) {
         self.circuit(dependency, state);
         self.circuit_transitions.with_label_values(&[dependency, state.as_str()]).inc();
+    }
+
+    /// A request that may be done once.
+    pub fn once(&self, route: &str, outcome: Once) {
+        self.once.with_label_values(&[route, outcome.as_str()]).inc();
+    }
+
+    /// Somebody else has the key of work that still ran.
+    pub fn lease_lost(&self, route: &str) {
+        self.leases_lost.with_label_values(&[route]).inc();
+    }
+
+    /// An answer left before it was kept.
+    pub fn unstored(&self, route: &str) {
+        self.unstored.with_label_values(&[route]).inc();
+    }
+
+    /// How many leases or answers a store holds.
+    pub fn records(&self, route: &str, state: &'static str, count: u64) {
+        self.records.with_label_values(&[route, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Rows that were over are gone.
+    pub fn swept(&self, store: &'static str, rows: u64) {
+        self.swept.with_label_values(&[store]).inc_by(rows);
     }
 
     /// One request answered.

@@ -1,6 +1,8 @@
 //! Puts the service together, mounts its routes, and takes it down again without losing a request. The only file that knows
 //! every part.
 
+mod webhooks;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +24,7 @@ use crate::app::ports::{Cache, CustomerStore};
 use crate::config::Config;
 use crate::http::{self, Bounds, Health, Ops, Services};
 use crate::metrics::Metrics;
+use webhooks::Webhooks;
 
 /// A connection that says nothing is closed after this: longer than the 60 s after which proxies give theirs up, so that
 /// it is never we who close one that is being used.
@@ -33,6 +36,9 @@ const PARTITION_RETRY: Duration = Duration::from_mins(1);
 
 /// Attaching a partition reads the whole default one.
 const PARTITION_PATIENCE: Duration = Duration::from_mins(1);
+
+/// What is given up at the end of the grace period still frees its keys.
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where customers and audit rows are.
 pub enum Storage {
@@ -48,6 +54,7 @@ pub struct Running {
     admin: (SocketAddr, ServerHandle),
     servers: Vec<JoinHandle<std::io::Result<()>>>,
     lookup: Arc<Lookup>,
+    webhooks: Webhooks,
     health: Arc<Health>,
     postgres: Option<Arc<PostgresStore>>,
     keeper: Option<JoinHandle<()>>,
@@ -59,6 +66,8 @@ pub struct Running {
 /// what it starts.
 pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
     let metrics = Arc::new(Metrics::new(config.metrics.max_tenants)?);
+    let connector = if let Storage::Postgres(connector) = &storage { Some(&**connector) } else { None };
+    let webhooks = webhooks::build(config, connector, &metrics)?;
     let mut postgres = None;
     let store: Arc<dyn CustomerStore> = match storage {
         Storage::Memory(store) => Arc::<MemoryStore>::from(store),
@@ -77,11 +86,12 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
         absent_ttl: config.cache.absent_ttl,
     };
     let lookup = Arc::new(Lookup::new(Arc::clone(&store), tiers.clone(), Arc::clone(&metrics), limits));
-    let health = Arc::new(Health { store, cache: tiers.shared, draining: AtomicBool::new(false) });
+    let health = Arc::new(Health { store, cache: tiers.shared, keys: webhooks.redis.clone(), draining: AtomicBool::new(false) });
     let services = Services {
         lookup: Arc::clone(&lookup),
         keys: config.signing.keys.clone(),
         scheme: config.signing.scheme.clone(),
+        webhooks: webhooks.routes.clone(),
         bounds: Bounds {
             max_body_bytes: config.http.max_body_bytes,
             body_timeout: config.http.body_timeout,
@@ -121,6 +131,7 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
         admin: (admin_address, admin_handle),
         servers,
         lookup,
+        webhooks,
         health,
         postgres,
         keeper,
@@ -149,9 +160,12 @@ impl Running {
         tokio::time::sleep(self.drain_delay).await;
         let grace = tokio::time::Instant::now() + self.grace;
         self.http.1.stop(true).await;
-        if tokio::time::timeout_at(grace, self.lookup.finish()).await.is_err() {
-            tracing::warn!(grace = ?self.grace, "lookups were still under way at the end of the grace period");
+        let works = &self.webhooks.works;
+        if tokio::time::timeout_at(grace, futures_util::future::join(works.finish(), self.lookup.finish())).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "something was still under way at the end of the grace period");
+            let _freed_or_not = tokio::time::timeout(GIVE_UP_PATIENCE, works.give_up()).await;
         }
+        self.webhooks.close();
         if let Some(keeper) = &self.keeper {
             keeper.abort();
         }

@@ -10,8 +10,38 @@ use failsafe::futures::CircuitBreaker;
 use failsafe::{Instrument, StateMachine, backoff, failure_policy};
 use tokio::sync::Semaphore;
 
-use crate::app::ports::CacheError;
+use crate::app::ports::{CacheError, StoreDown};
 use crate::metrics::{Circuit, Metrics};
+
+/// Why a guarded call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// The breaker is open.
+    #[error("its breaker is open")]
+    Open,
+    /// No answer within the deadline.
+    #[error("no answer in time")]
+    Timeout,
+    /// It cannot be reached, or refused.
+    #[error("the call failed")]
+    Failed(#[source] anyhow::Error),
+}
+
+impl From<GuardError> for CacheError {
+    fn from(error: GuardError) -> Self {
+        match error {
+            GuardError::Open => Self::CircuitOpen,
+            GuardError::Timeout => Self::Timeout,
+            GuardError::Failed(cause) => Self::Unavailable(cause),
+        }
+    }
+}
+
+impl From<GuardError> for StoreDown {
+    fn from(error: GuardError) -> Self {
+        Self(error.into())
+    }
+}
 
 /// The guard of one dependency.
 pub struct Guard {
@@ -47,20 +77,20 @@ impl Guard {
 
     /// Runs the work, unless the breaker is open. Every error counts as the dependency's failure; work that is merely not
     /// waited for any longer counts as nothing.
-    pub async fn call<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> Result<T, CacheError> {
+    pub async fn call<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> Result<T, GuardError> {
         // failsafe's half-open state admits everybody, hence the permits.
-        let _probe = if self.mirror.is_closed() { None } else { Some(self.probes.try_acquire().map_err(|_| CacheError::CircuitOpen)?) };
+        let _probe = if self.mirror.is_closed() { None } else { Some(self.probes.try_acquire().map_err(|_| GuardError::Open)?) };
         // The deadline is inside, since failsafe takes no note of a future dropped from outside.
         let bounded = async {
             let result = match tokio::time::timeout(self.deadline, work).await {
-                Ok(result) => result.map_err(CacheError::Unavailable),
-                Err(_) => Err(CacheError::Timeout),
+                Ok(result) => result.map_err(GuardError::Failed),
+                Err(_) => Err(GuardError::Timeout),
             };
             result.inspect_err(|error| self.mirror.note(error))
         };
         self.breaker.call(bounded).await.map_err(|error| match error {
             failsafe::Error::Inner(error) => error,
-            failsafe::Error::Rejected => CacheError::CircuitOpen,
+            failsafe::Error::Rejected => GuardError::Open,
         })
     }
 }
@@ -76,10 +106,10 @@ struct Mirror {
 
 impl Mirror {
     /// Keeps what went wrong, to be told when the breaker opens.
-    fn note(&self, error: &CacheError) {
+    fn note(&self, error: &GuardError) {
         let words = match error {
-            CacheError::Unavailable(cause) => format!("{error}: {cause:#}"),
-            CacheError::Timeout | CacheError::CircuitOpen => error.to_string(),
+            GuardError::Failed(cause) => format!("{error}: {cause:#}"),
+            GuardError::Timeout | GuardError::Open => error.to_string(),
         };
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = words;
     }
@@ -125,8 +155,8 @@ mod tests {
 
     async fn fail(guard: &Guard) -> &'static str {
         match guard.call(std::future::pending::<anyhow::Result<()>>()).await {
-            Err(CacheError::Timeout) => "timeout",
-            Err(CacheError::CircuitOpen) => "open",
+            Err(GuardError::Timeout) => "timeout",
+            Err(GuardError::Open) => "open",
             _ => "other",
         }
     }

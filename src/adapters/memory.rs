@@ -1,4 +1,6 @@
-//! The ports in this process's memory: the near cache tier, and a store for `dev` and for tests.
+//! The ports in this process's memory: the near cache tier, and stores for `dev` and for tests.
+
+pub mod idempotency;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,5 @@
 //! Use cases: what the service does, without HTTP, SQL or Redis.
 
 pub mod lookup;
+pub mod once;
 pub mod ports;

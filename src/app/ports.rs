@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::domain::{AuditEntry, CustomerDocument, CustomerId, Known, TenantId};
+use crate::domain::{AuditEntry, CustomerDocument, CustomerId, Digest, IdempotencyKey, Known, Owner, RequestId, StoredReply, TenantId};
 
 /// Holds customers and the audit log.
 #[cfg_attr(test, mockall::automock)]
@@ -98,4 +99,109 @@ pub enum CacheError {
     /// It cannot be reached, or refused.
     #[error("ask the cache")]
     Unavailable(#[source] anyhow::Error),
+}
+
+/// Holds leases and finished answers by key: what keeps one piece of work from being done twice.
+///
+/// Every step is one atomic comparison and change. Renewing and completing succeed where the key is the owner's *or
+/// nobody's*: a store that was restarted empty, or a lease that ended unnoticed, costs nothing as long as nobody else came. A
+/// finished record is never changed, and a record that has no end is held, never free. Each step may be repeated: with the same
+/// owner it comes to the same.
+#[cfg_attr(test, mockall::automock)]
+#[async_trait]
+pub trait IdempotencyStore: Send + Sync {
+    /// Takes the key for so long, unless somebody has it.
+    async fn claim(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<Claimed, StoreDown>;
+
+    /// Holds the key for so much longer. False: somebody else has it.
+    async fn renew(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<bool, StoreDown>;
+
+    /// Keeps the answer for so long, and ends the lease.
+    async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown>;
+
+    /// Gives the key up, so that the next one may try.
+    async fn release(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown>;
+
+    /// Removes what is over, and tells what is there. Costs the more the more is over, never the more there is.
+    async fn sweep(&self, scopes: &[std::sync::Arc<str>]) -> Result<Swept, StoreDown>;
+
+    /// Whether the store would answer now.
+    async fn ready(&self) -> Result<(), StoreDown>;
+}
+
+/// What a store says to somebody who wants a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is theirs.
+    Won,
+    /// Somebody else has it, with this payload.
+    Leased(Digest),
+    /// The work is done, with this payload and this answer.
+    Done(Digest, StoredReply),
+}
+
+/// What became of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completed {
+    /// It is kept.
+    Stored,
+    /// It is not: somebody else has the key, and has this answer, or none yet.
+    Lost(Option<StoredReply>),
+}
+
+/// The records of one scope in one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records {
+    /// The route.
+    pub scope: String,
+    /// `leased` or `done`.
+    pub state: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+/// What a sweep did and saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Rows that were over, and are gone.
+    pub removed: u64,
+    /// What is there; approximate where counting exactly would cost too much.
+    pub records: Vec<Records>,
+}
+
+/// A store of leases that did not answer, or could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("ask the store of idempotency keys")]
+pub struct StoreDown(#[source] pub anyhow::Error);
+
+/// What is passed on to the service behind a webhook.
+#[derive(Clone, Debug)]
+pub struct Forwarded {
+    /// As it came.
+    pub body: Bytes,
+    /// As it came.
+    pub content_type: Option<Vec<u8>>,
+    /// By which that service can tell a repetition.
+    pub key: Digest,
+    /// The request's name.
+    pub request_id: RequestId,
+}
+
+/// The service behind a webhook.
+#[cfg_attr(test, mockall::automock)]
+#[async_trait]
+pub trait Upstream: Send + Sync {
+    /// Passes a request on, once, and gives whatever it answers.
+    async fn send(&self, request: Forwarded) -> Result<StoredReply, UpstreamError>;
+}
+
+/// Why there is no answer from the service behind a webhook. It may have done its work.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// It took too long.
+    #[error("get the upstream's answer in time")]
+    Timeout,
+    /// It refused the connection or broke it, or answered at greater length than is kept.
+    #[error("get the upstream's answer")]
+    Failed(#[source] anyhow::Error),
 }

@@ -7,6 +7,7 @@
 mod reader;
 mod signing;
 mod source;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use reader::Reader;
 pub use signing::{Signing, SigningScheme};
 pub use source::{Flags, search_path};
+pub use webhooks::{Action, Auth, Idempotency, KeyStore, Webhook};
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -41,6 +43,10 @@ pub struct Config {
     pub cache: Cache,
     /// The audit log.
     pub audit: Audit,
+    /// Where idempotency keys are kept.
+    pub idempotency: Idempotency,
+    /// Routes that do work once.
+    pub webhooks: Vec<Webhook>,
     /// Prometheus.
     pub metrics: Metrics,
     /// Log output.
@@ -266,6 +272,14 @@ impl Config {
 
 fn sections(r: &mut Reader) -> Config {
     let lookup = lookup(r);
+    let signing = signing::read(r);
+    let redis = Redis {
+        url: r.url("redis.url", understood_by_redis),
+        ca_file: r.file("redis.ca_file", is_authority),
+        connections: r.within("redis.connections", 4, 1..=256),
+    };
+    let idempotency = webhooks::idempotency(r);
+    let webhooks = webhooks::read(r, &signing, &redis, &idempotency);
     Config {
         http: Http {
             listen: r.parsed("http.listen", SocketAddr::from(([0, 0, 0, 0], 8080))),
@@ -275,7 +289,6 @@ fn sections(r: &mut Reader) -> Config {
             workers: r.within("http.workers", std::thread::available_parallelism().map_or(2, usize::from), 1..=1024),
         },
         admin: Admin { listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))) },
-        signing: signing::read(r),
         database: Database {
             url: r.url("database.url", understood_by_postgres),
             migrate_url: r.url("database.migrate_url", understood_by_postgres),
@@ -286,11 +299,6 @@ fn sections(r: &mut Reader) -> Config {
             statement_timeout: r.duration("database.statement_timeout", Duration::from_millis(1500)),
             startup_wait: r.duration_or_zero("database.startup_wait", Duration::from_secs(10)),
         },
-        redis: Redis {
-            url: r.url("redis.url", understood_by_redis),
-            ca_file: r.file("redis.ca_file", is_authority),
-            connections: r.within("redis.connections", 4, 1..=256),
-        },
         cache: cache(r),
         audit: Audit { cache_hits: r.parsed("audit.cache_hits", true), partitions_ahead: r.within("audit.partitions_ahead", 3, 1..=120) },
         metrics: Metrics { max_tenants: r.within("metrics.max_tenants", 100, 0..=100_000) },
@@ -300,6 +308,10 @@ fn sections(r: &mut Reader) -> Config {
             grace: r.duration("shutdown.grace", Duration::from_secs(30)),
         },
         lookup,
+        signing,
+        redis,
+        idempotency,
+        webhooks,
         effective: Vec::new(),
     }
 }

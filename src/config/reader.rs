@@ -15,21 +15,60 @@ use super::{Invalid, Setting};
 const SHORTEST: Duration = Duration::from_millis(2);
 const LONGEST: Duration = Duration::from_hours(7 * 24);
 
+/// How the source spells a table or a list with nothing in it.
+pub(super) const EMPTY_TABLE: &str = "{}";
+pub(super) const EMPTY_LIST: &str = "[]";
+
 /// The values not yet read, what was read, and what was wrong.
 pub(super) struct Reader {
     values: BTreeMap<String, String>,
     effective: Vec<Setting>,
     problems: Vec<String>,
+    /// What items of a list are called, by their place in it.
+    labels: BTreeMap<String, String>,
 }
 
 impl Reader {
     pub(super) fn new(values: BTreeMap<String, String>, problems: Vec<String>) -> Self {
-        Self { values, effective: Vec::new(), problems }
+        Self { values, effective: Vec::new(), problems, labels: BTreeMap::new() }
     }
 
     /// Notes what is wrong with a setting.
     pub(super) fn complain(&mut self, name: &str, problem: impl Display) {
-        self.problems.push(format!("{}: {problem}", display_name(name)));
+        let name = self.display_name(name);
+        self.problems.push(format!("{name}: {problem}"));
+    }
+
+    /// Gives an item of a list a name, for complaints.
+    pub(super) fn label(&mut self, item: &str, label: &str) {
+        self.labels.insert(item.to_owned(), label.to_owned());
+    }
+
+    /// Whether there is anything under this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let within = |key: &String| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        self.values.keys().any(within)
+    }
+
+    /// Takes a table that has no members, where it is one.
+    pub(super) fn empty_table(&mut self, name: &str) {
+        self.take_exactly(name, EMPTY_TABLE);
+    }
+
+    /// Takes a list that has no items, where it is one.
+    pub(super) fn empty_list(&mut self, name: &str) {
+        self.take_exactly(name, EMPTY_LIST);
+    }
+
+    fn take_exactly(&mut self, name: &str, value: &str) {
+        if self.values.get(name).is_some_and(|found| found == value) {
+            self.values.remove(name);
+        }
+    }
+
+    /// A value that is not shown before it was looked at.
+    pub(super) fn hidden(&mut self, name: &str) -> Option<String> {
+        self.values.remove(name)
     }
 
     /// Whether there is a complaint about a setting whose name begins like this.
@@ -70,7 +109,8 @@ impl Reader {
         self.duration_within(name, default, Duration::ZERO..=LONGEST)
     }
 
-    fn duration_within(&mut self, name: &str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
+    /// The same, within bounds.
+    pub(super) fn duration_within(&mut self, name: &str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
         let value = self.take(name, |text| {
             let parsed = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
             let value = parsed.map_err(|_| "must be a duration with its unit, such as 250ms, 30s or 5m".to_owned())?;
@@ -109,7 +149,7 @@ impl Reader {
         self.note(&file_name, file.clone());
         match (direct, file) {
             (Some(_), Some(_)) => {
-                self.complain(name, format!("{} is set too: set one of them", display_name(&file_name)));
+                self.complain(name, format!("{} is set too: set one of them", self.display_name(&file_name)));
                 None
             }
             (Some(text), None) => Some(text.into()),
@@ -172,11 +212,21 @@ impl Reader {
 
     /// All complaints; a value that nobody asked for is one too.
     pub(super) fn finish(mut self) -> Result<(), Invalid> {
-        for name in self.values.keys() {
-            self.problems.push(format!("{}: there is no such setting", display_name(name)));
+        for name in std::mem::take(&mut self.values).keys() {
+            self.complain(name, "there is no such setting");
         }
         self.problems.sort();
         if self.problems.is_empty() { Ok(()) } else { Err(Invalid(self.problems)) }
+    }
+
+    /// Both spellings, so that the reader finds the one that was used, `http.listen (CXDA_HTTP__LISTEN)`; for items of lists,
+    /// which only a file has, with the name that they go by: `webhooks[0].lease of /webhooks/dialog`.
+    fn display_name(&self, name: &str) -> String {
+        if !name.contains('[') {
+            return format!("{name} ({})", env_name(name));
+        }
+        let label = self.labels.iter().find(|(item, _)| name.strip_prefix(item.as_str()).is_some_and(|rest| rest.starts_with('.')));
+        label.map_or_else(|| name.to_owned(), |(_, label)| format!("{name} of {label}"))
     }
 
     fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
@@ -189,17 +239,10 @@ impl Reader {
         }
     }
 
-    fn note(&mut self, name: &str, value: Option<String>) {
+    /// Notes the value that is used.
+    pub(super) fn note(&mut self, name: &str, value: Option<String>) {
         self.effective.push(Setting { name: name.to_owned(), value });
     }
-}
-
-/// Both spellings, so that the reader finds the one that was used: `http.listen (CXDA_HTTP__LISTEN)`.
-fn display_name(name: &str) -> String {
-    if name.contains('[') {
-        return name.to_owned();
-    }
-    format!("{name} ({})", env_name(name))
 }
 
 /// The environment's spelling of a setting.

@@ -26,6 +26,8 @@ pub struct SigningScheme {
     pub header: String,
     /// How it is spelled.
     pub encoding: Encoding,
+    /// Headers whose values are signed with the body: each is followed by a dot, in this order, before the body.
+    pub signed_headers: Vec<String>,
     /// The header that holds a Unix time in seconds. Where set, the signed text is `{timestamp}.{body}`.
     pub timestamp_header: Option<String>,
     /// How far that time may be from now.
@@ -36,6 +38,7 @@ pub(super) fn read(r: &mut Reader) -> Signing {
     let scheme = SigningScheme {
         header: r.header("signing.header", Some("X-CXone-Signature")).unwrap_or_default(),
         encoding: r.parsed("signing.encoding", Encoding::Hex),
+        signed_headers: Vec::new(),
         timestamp_header: r.header("signing.timestamp_header", None),
         tolerance: r.duration("signing.tolerance", Duration::from_mins(5)),
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::reader::{EMPTY_LIST, EMPTY_TABLE};
 use config::{Environment, File, FileFormat, Source, Value, ValueKind};
 
 /// What the command line says about settings.
@@ -100,9 +101,11 @@ fn flattened(source: &dyn Source, origin: &str, problems: &mut Vec<String>) -> B
 /// `a.b` for members, `a[0]` for items.
 fn flatten(name: String, value: Value, flat: &mut BTreeMap<String, String>) {
     match value.kind {
+        // In a list, a table may say something by merely being there.
+        ValueKind::Table(members) if members.is_empty() && name.contains('[') => drop(flat.insert(name, EMPTY_TABLE.to_owned())),
         ValueKind::Table(members) => members.into_iter().for_each(|(member, value)| flatten(format!("{name}.{member}"), value, flat)),
         // Kept, so that a list emptied by mistake is not read as one that was never given.
-        ValueKind::Array(items) if items.is_empty() => drop(flat.insert(name, "[]".to_owned())),
+        ValueKind::Array(items) if items.is_empty() => drop(flat.insert(name, EMPTY_LIST.to_owned())),
         ValueKind::Array(items) => items.into_iter().enumerate().for_each(|(at, value)| flatten(format!("{name}[{at}]"), value, flat)),
         ValueKind::Nil => {}
         scalar => {

@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn the_examples_of_rfc_8785_come_out_as_printed_there() {
         let input = r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#;
-        let output = r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#;
+        let output =
+            r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#;
         assert_eq!(of(input).as_deref(), Ok(output));
         // Section 3.2.3: sorted by UTF-16 code units.
         let input = r#"{"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One","\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"}"#;
@@ -237,7 +238,15 @@ mod tests {
 
     #[test]
     fn numbers_that_mean_the_same_are_spelled_the_same() {
-        for (json, expected) in [("1.0", "1"), ("1e2", "100"), ("-0", "0"), ("0e99999999999999999999", "0"), ("1E21", "1e+21"), ("0.10", "0.1"), ("0.10000000000000001", "0.1")] {
+        for (json, expected) in [
+            ("1.0", "1"),
+            ("1e2", "100"),
+            ("-0", "0"),
+            ("0e99999999999999999999", "0"),
+            ("1E21", "1e+21"),
+            ("0.10", "0.1"),
+            ("0.10000000000000001", "0.1"),
+        ] {
             assert_eq!(of(json).as_deref(), Ok(expected), "{json}");
         }
         assert_eq!(of("9007199254740994").as_deref(), Ok("9007199254740994"));

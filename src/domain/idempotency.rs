@@ -98,6 +98,13 @@ impl fmt::Debug for Digest {
 #[derive(Clone)]
 pub struct Hasher(Hmac<Sha256>);
 
+impl fmt::Debug for Hasher {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hasher").finish_non_exhaustive()
+    }
+}
+
 impl Hasher {
     /// With a secret of its own. `None` where it is shorter than [`super::signing::MIN_SECRET_LEN`].
     pub fn new(secret: &[u8]) -> Option<Self> {

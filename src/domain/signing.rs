@@ -91,7 +91,12 @@ impl SigningKey {
     }
 
     /// The same with a secret of the length that its maker chose.
-    pub fn with_any_secret(id: String, secret: &[u8], tenants: Option<BTreeSet<TenantId>>, not_after: Option<DateTime<Utc>>) -> Option<Self> {
+    pub fn with_any_secret(
+        id: String,
+        secret: &[u8],
+        tenants: Option<BTreeSet<TenantId>>,
+        not_after: Option<DateTime<Utc>>,
+    ) -> Option<Self> {
         let mac: Hmac<Sha256> = Hmac::new_from_slice(secret).ok()?;
         let own_tag = Tag(mac.clone().chain_update(secret).finalize().into_bytes().into());
         Some(Self { id, mac, own_tag, tenants, not_after })
@@ -154,17 +159,26 @@ impl fmt::Debug for SigningKey {
 
 /// All keys that may sign, several at once while secrets are rotated.
 #[derive(Clone, Debug)]
-pub struct Keyring(Vec<SigningKey>);
+pub struct Keyring {
+    keys: Vec<SigningKey>,
+    /// Whether callers know the keys by their ids.
+    named: bool,
+}
 
 impl Keyring {
     /// The settings see to it that no two keys share an id or a secret.
     pub fn new(keys: Vec<SigningKey>) -> Self {
-        Self(keys)
+        Self { keys, named: true }
+    }
+
+    /// One key that callers have no name for: whatever they call it, it is this one.
+    pub fn unnamed(key: Option<SigningKey>) -> Self {
+        Self { keys: key.into_iter().collect(), named: false }
     }
 
     /// Every key, the expired ones included.
     pub fn keys(&self) -> &[SigningKey] {
-        &self.0
+        &self.keys
     }
 
     /// The key that made this tag: the named one, or any where none is named. Tries every key whatever comes, so that the
@@ -179,8 +193,8 @@ impl Keyring {
     }
 
     fn find(&self, key_id: Option<&str>, now: DateTime<Utc>, proven: impl Fn(&SigningKey) -> bool) -> Option<&SigningKey> {
-        self.0.iter().fold(None, |found, key| {
-            let eligible = key_id.is_none_or(|id| id == key.id) & !key.expired(now);
+        self.keys.iter().fold(None, |found, key| {
+            let eligible = (!self.named | key_id.is_none_or(|id| id == key.id)) & !key.expired(now);
             if proven(key) & eligible { Some(key) } else { found }
         })
     }

@@ -12,7 +12,9 @@ use super::error::ApiError;
 use super::request::{note, request_id};
 use super::signed::Signed;
 use crate::app::lookup::{CacheUse, Lookup, LookupRequest};
-use body::{ACTION, Body};
+use crate::domain::RequestId;
+use body::ACTION;
+pub(super) use body::Body;
 
 /// Looks up, and answers what fits.
 pub(super) async fn post(
@@ -21,16 +23,25 @@ pub(super) async fn post(
     lookup: Data<Lookup>,
     bounds: Data<Bounds>,
 ) -> Result<HttpResponse, ApiError> {
+    let (cache, json) = answer(&lookup, &bounds, signed, request_id(&request)).await?;
+    note(&request, |notes| notes.cache = Some(cache));
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).insert_header(("X-Cache", cache)).body(json))
+}
+
+/// How the cache served, and the answer's JSON.
+pub(super) async fn answer(
+    lookup: &Lookup,
+    bounds: &Bounds,
+    signed: Signed<Body>,
+    request_id: RequestId,
+) -> Result<(&'static str, String), ApiError> {
     let Signed { key_id, value: Body { tenant, batch, contact_id } } = signed;
-    let wanted = LookupRequest { tenant, batch, action: ACTION, key_id, request_id: request_id(&request), contact_id };
-    let found = lookup.run(wanted).await?;
+    let found = lookup.run(LookupRequest { tenant, batch, action: ACTION, key_id, request_id, contact_id }).await?;
     let cache = match found.cache {
         CacheUse::Hit => "hit",
         CacheUse::Partial => "partial",
         CacheUse::Miss => "miss",
         CacheUse::Bypass => "bypass",
     };
-    note(&request, |notes| notes.cache = Some(cache));
-    let json = answer::render(&found, bounds.max_response_bytes);
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).insert_header(("X-Cache", cache)).body(json))
+    Ok((cache, answer::render(&found, bounds.max_response_bytes)))
 }

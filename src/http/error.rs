@@ -10,7 +10,8 @@ use actix_web::{HttpResponse, ResponseError, Route, web};
 use serde::Serialize;
 
 use crate::app::lookup::LookupError;
-use crate::app::ports::StoreError;
+use crate::app::once::OnceError;
+use crate::app::ports::{StoreDown, StoreError, UpstreamError};
 use crate::domain::RequestId;
 
 /// Everything that a caller can be told instead of an answer.
@@ -27,8 +28,14 @@ pub(super) enum ApiError {
     MethodNotAllowed(&'static str),
     RequestTimeout,
     BodyTooLarge,
+    MissingIdempotencyKey,
+    InFlight,
+    IdempotencyKeyReused,
+    UpstreamFailed(UpstreamError),
+    UpstreamTimeout(UpstreamError),
+    StoreUnavailable(StoreDown),
     DatabaseUnavailable(LookupError),
-    Overloaded(LookupError),
+    Overloaded(Option<LookupError>),
     ShuttingDown,
     Internal(Option<LookupError>),
 }
@@ -124,6 +131,43 @@ impl ApiError {
             Self::BodyTooLarge => {
                 facts(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "The body is longer than this service takes.")
             }
+            Self::MissingIdempotencyKey => facts(
+                StatusCode::BAD_REQUEST,
+                "missing_idempotency_key",
+                "No idempotency key",
+                "What this route tells repetitions by is missing or empty.",
+            ),
+            Self::InFlight => again(
+                1000,
+                facts(StatusCode::CONFLICT, "in_flight", "Still under way", "A request with the same idempotency key is being worked on."),
+            ),
+            Self::IdempotencyKeyReused => facts(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "Idempotency key reused",
+                "The idempotency key was used before with another payload.",
+            ),
+            Self::UpstreamFailed(_) => facts(
+                StatusCode::BAD_GATEWAY,
+                "upstream_failed",
+                "Upstream failed",
+                "The service behind this route could not be reached, or broke off its answer.",
+            ),
+            Self::UpstreamTimeout(_) => facts(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream_timeout",
+                "Upstream too slow",
+                "The service behind this route did not answer in time.",
+            ),
+            Self::StoreUnavailable(_) => again(
+                1000,
+                facts(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "store_unavailable",
+                    "Store unavailable",
+                    "The store of idempotency keys did not answer; nothing was done.",
+                ),
+            ),
             Self::DatabaseUnavailable(_) => again(
                 1000,
                 facts(
@@ -149,11 +193,18 @@ impl ApiError {
     }
 
     /// What happened, for the log alone.
-    pub(super) fn cause(&self) -> Option<&LookupError> {
+    pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::DatabaseUnavailable(cause) | Self::Overloaded(cause) | Self::Internal(Some(cause)) => Some(cause),
+            Self::DatabaseUnavailable(cause) | Self::Overloaded(Some(cause)) | Self::Internal(Some(cause)) => Some(cause),
+            Self::UpstreamFailed(cause) | Self::UpstreamTimeout(cause) => Some(cause),
+            Self::StoreUnavailable(cause) => Some(cause),
             _ => None,
         }
+    }
+
+    /// Worth trying again, though nobody can say when.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::RequestTimeout | Self::UpstreamFailed(_) | Self::UpstreamTimeout(_))
     }
 
     /// The whole answer.
@@ -166,7 +217,7 @@ impl ApiError {
             status: status.as_u16(),
             detail,
             code,
-            retryable: retry_after_ms.is_some() || matches!(self, Self::RequestTimeout),
+            retryable: retry_after_ms.is_some() || self.is_passing(),
             request_id: request_id.as_str(),
             retry_after_ms,
             errors,
@@ -203,12 +254,35 @@ impl ResponseError for ApiError {
 impl From<LookupError> for ApiError {
     fn from(error: LookupError) -> Self {
         match &error {
-            LookupError::Overloaded | LookupError::Store(StoreError::Busy) => Self::Overloaded(error),
+            LookupError::Overloaded | LookupError::Store(StoreError::Busy) => Self::Overloaded(Some(error)),
             LookupError::ShuttingDown => Self::ShuttingDown,
             LookupError::Store(StoreError::Unavailable(_) | StoreError::Timeout | StoreError::Interrupted(_)) => {
                 Self::DatabaseUnavailable(error)
             }
             LookupError::Store(StoreError::Refused(_)) | LookupError::Panicked => Self::Internal(Some(error)),
+        }
+    }
+}
+
+impl From<UpstreamError> for ApiError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Timeout => Self::UpstreamTimeout(error),
+            UpstreamError::Failed(_) => Self::UpstreamFailed(error),
+        }
+    }
+}
+
+impl From<OnceError<ApiError>> for ApiError {
+    fn from(error: OnceError<ApiError>) -> Self {
+        match error {
+            OnceError::InFlight => Self::InFlight,
+            OnceError::Mismatch => Self::IdempotencyKeyReused,
+            OnceError::Store(error) => Self::StoreUnavailable(error),
+            OnceError::Work(error) => error,
+            OnceError::Overloaded => Self::Overloaded(None),
+            OnceError::ShuttingDown => Self::ShuttingDown,
+            OnceError::Panicked => Self::Internal(None),
         }
     }
 }

@@ -5,6 +5,7 @@ mod error;
 mod ops;
 mod request;
 mod signed;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::domain::Keyring;
 use crate::metrics::Metrics;
 pub use ops::{Health, Ops};
 pub use request::RequestSpan;
+pub use webhook::{Action, Webhook};
 
 /// What the routes need.
 #[derive(Clone)]
@@ -29,6 +31,8 @@ pub struct Services {
     pub keys: Keyring,
     /// How requests are signed.
     pub scheme: SigningScheme,
+    /// The routes of the settings.
+    pub webhooks: Vec<Arc<Webhook>>,
     /// The bounds of a request.
     pub bounds: Bounds,
     /// Counters and histograms.
@@ -51,22 +55,19 @@ pub struct Bounds {
 /// Mounts the routes that platforms call. To add one: a module with its handler, whose arguments prove who calls, and a
 /// line here.
 pub fn routes(config: &mut ServiceConfig, services: &Services) {
-    let Services { lookup, keys, scheme, bounds, metrics } = services.clone();
+    let Services { lookup, keys, scheme, webhooks, bounds, metrics } = services.clone();
     config
         .app_data(Data::from(lookup))
         .app_data(Data::new(keys))
         .app_data(Data::new(scheme))
         .app_data(Data::new(bounds))
         .app_data(Data::from(metrics));
-    config.service(
-        web::scope("")
-            .wrap(from_fn(request::finish))
-            .wrap(TracingLogger::<RequestSpan>::new())
-            .service(
-                web::resource("/data-action").route(web::post().to(data_action::post)).default_service(error::method_not_allowed("POST")),
-            )
-            .default_service(web::to(error::not_found)),
-    );
+    let post_only = |path: &str| web::resource(path.to_owned()).default_service(error::method_not_allowed("POST"));
+    let own = web::scope("").service(post_only("/data-action").route(web::post().to(data_action::post)));
+    let all = webhooks.into_iter().fold(own, |scope, webhook| {
+        scope.service(post_only(webhook.path()).app_data(Data::from(webhook)).route(web::post().to(webhook::post)))
+    });
+    config.service(all.default_service(web::to(error::not_found)).wrap(from_fn(request::finish)).wrap(TracingLogger::<RequestSpan>::new()));
 }
 
 /// Mounts the routes for probes and for Prometheus.

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
+use futures_util::FutureExt;
+use futures_util::future::join;
 use serde_json::json;
 
 use super::error::ApiError;
 use crate::app::lookup::LookupError;
-use crate::app::ports::{Cache, CustomerStore};
+use crate::app::ports::{Cache, CustomerStore, IdempotencyStore};
 use crate::metrics::Metrics;
 
 /// How long a probe waits for a dependency.
@@ -33,6 +35,8 @@ pub struct Health {
     pub store: Arc<dyn CustomerStore>,
     /// Good to have.
     pub cache: Option<Arc<dyn Cache>>,
+    /// Needed for webhooks that keep their keys there.
+    pub keys: Option<Arc<dyn IdempotencyStore>>,
     /// Set once the service is going down.
     pub draining: AtomicBool,
 }
@@ -49,17 +53,27 @@ pub(super) async fn ready(request: HttpRequest, ops: Data<Ops>) -> Result<HttpRe
         return Err(ApiError::ShuttingDown);
     }
     health.store.ready(Instant::now() + PATIENCE).await.map_err(LookupError::Store)?;
-    let redis = match &health.cache {
-        None => "off",
-        Some(cache) => match tokio::time::timeout(PATIENCE, cache.ready()).await {
-            Ok(Ok(())) => "up",
-            Ok(Err(_)) | Err(_) => "down",
-        },
-    };
+    let (redis, keys) = join(
+        reachable(health.cache.as_ref().map(|cache| cache.ready().map(|result| result.is_ok()))),
+        reachable(health.keys.as_ref().map(|keys| keys.ready().map(|result| result.is_ok()))),
+    )
+    .await;
     let verbose = request.query_string().split('&').any(|part| part.split('=').next() == Some("verbose"));
-    let status = if redis == "down" { "degraded" } else { "ready" };
-    let body = if verbose { json!({"status": status, "checks": {"postgres": "up", "redis": redis}}) } else { json!({"status": status}) };
+    let status = if [redis, keys].contains(&"down") { "degraded" } else { "ready" };
+    let checks = json!({"postgres": "up", "redis": redis, "idempotency_redis": keys});
+    let body = if verbose { json!({"status": status, "checks": checks}) } else { json!({"status": status}) };
     Ok(HttpResponse::Ok().json(body))
+}
+
+/// How a dependency is that an instance can do without.
+async fn reachable(answers: Option<impl Future<Output = bool>>) -> &'static str {
+    match answers {
+        None => "off",
+        Some(answers) => match tokio::time::timeout(PATIENCE, answers).await {
+            Ok(true) => "up",
+            Ok(false) | Err(_) => "down",
+        },
+    }
 }
 
 /// Everything counted, in Prometheus's text format.

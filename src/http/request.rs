@@ -25,6 +25,8 @@ const CALLER_IDS: [&str; 3] = ["x-request-id", "x-correlation-id", "inin-correla
 pub(super) struct Notes {
     pub(super) tenant: Option<TenantId>,
     pub(super) cache: Option<&'static str>,
+    /// Whether this answer is an earlier one's.
+    pub(super) replayed: Option<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -61,7 +63,7 @@ pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody 
         Some(error) => {
             let unforeseen = ApiError::Internal(None);
             let error = error.as_error().unwrap_or(&unforeseen);
-            let cause = error.cause().map(|cause| describe(cause));
+            let cause = error.cause().map(describe);
             response.request().extensions_mut().insert(Outcome { code: error.code(), cause });
             let document = error.response(&id);
             response.into_response(document)
@@ -126,6 +128,7 @@ fn finished(request: &HttpRequest, status: u16) {
         outcome = outcome.map_or("ok", |outcome| outcome.code),
         tenant = notes.tenant.as_ref().map(TenantId::as_str),
         cache = notes.cache,
+        replayed = notes.replayed,
         duration_ms = took.as_secs_f64() * 1e3,
         error = outcome.and_then(|outcome| outcome.cause.as_deref()),
         "request"

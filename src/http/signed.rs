@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
@@ -18,7 +19,7 @@ use crate::config::SigningScheme;
 use crate::domain::{Keyring, SigningKey, TenantId};
 
 /// Names the key that signed; optional.
-const KEY_ID: &str = "X-CXone-Key-Id";
+pub(super) const KEY_ID: &str = "X-CXone-Key-Id";
 
 /// A request whose signature is right and whose key may speak for the tenant that it names.
 pub(super) struct Signed<T> {
@@ -47,7 +48,7 @@ impl<T: SignedBody> FromRequest for Signed<T> {
             let settings =
                 (request.app_data::<Data<Bounds>>(), request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
             let (Some(bounds), Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
-            let body = read(request.headers(), payload, bounds).await?;
+            let body = read_body(request.headers(), payload, bounds).await?;
             let key = verify(request.headers(), &body, scheme, keys, Utc::now())?;
             let value = T::parse(&body, bounds)?;
             request::note(&request, |notes| notes.tenant = Some(value.tenant().clone()));
@@ -60,7 +61,7 @@ impl<T: SignedBody> FromRequest for Signed<T> {
 }
 
 /// The raw body, at most so long and at the latest by its deadline.
-async fn read(headers: &HeaderMap, mut payload: Payload, bounds: &Bounds) -> Result<Bytes, ApiError> {
+pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds: &Bounds) -> Result<Bytes, ApiError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
     if announced > bounds.max_body_bytes {
         return Err(ApiError::BodyTooLarge);
@@ -79,8 +80,8 @@ async fn read(headers: &HeaderMap, mut payload: Payload, bounds: &Bounds) -> Res
     tokio::time::timeout(bounds.body_timeout, arrive).await.unwrap_or(Err(ApiError::RequestTimeout))
 }
 
-/// The key that signed this body.
-fn verify<'k>(
+/// The key that signed this body, and whatever else the scheme wants signed.
+pub(super) fn verify<'k>(
     headers: &HeaderMap,
     body: &[u8],
     scheme: &SigningScheme,
@@ -90,18 +91,37 @@ fn verify<'k>(
     let signature = single(headers, &scheme.header)?.ok_or(ApiError::MissingSignature)?;
     let tag = scheme.encoding.decode(signature).ok_or(ApiError::InvalidSignature)?;
     let key_id = single(headers, KEY_ID)?;
-    let Some(name) = &scheme.timestamp_header else {
-        return keys.verify(key_id, &tag, &[body], now).ok_or(ApiError::InvalidSignature);
+    let timestamp = match &scheme.timestamp_header {
+        Some(name) => Some(single(headers, name)?.ok_or(ApiError::MissingSignature)?),
+        None => None,
     };
-    let timestamp = single(headers, name)?.ok_or(ApiError::MissingSignature)?;
-    let key = keys.verify(key_id, &tag, &[timestamp.as_bytes(), b".", body], now).ok_or(ApiError::InvalidSignature)?;
+    let mut signed: Vec<&[u8]> = Vec::new();
+    for part in timestamp.into_iter().map(Ok).chain(scheme.signed_headers.iter().map(|name| undotted(headers, name))) {
+        signed.extend([part?.as_bytes(), b"."]);
+    }
+    signed.push(body);
+    let key = keys.verify(key_id, &tag, &signed, now).ok_or(ApiError::InvalidSignature)?;
+    if let Some(timestamp) = timestamp {
+        fresh(timestamp, scheme.tolerance, now)?;
+    }
+    Ok(key)
+}
+
+/// Refuses a signed time, in Unix seconds, that is too far from now.
+pub(super) fn fresh(timestamp: &str, tolerance: Duration, now: DateTime<Utc>) -> Result<(), ApiError> {
     let time = i64::from_str(timestamp).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0)).ok_or(ApiError::InvalidSignature)?;
-    let tolerance = TimeDelta::from_std(scheme.tolerance).unwrap_or(TimeDelta::MAX);
-    if (now - time).abs() > tolerance { Err(ApiError::StaleSignature) } else { Ok(key) }
+    let tolerance = TimeDelta::from_std(tolerance).unwrap_or(TimeDelta::MAX);
+    if (now - time).abs() > tolerance { Err(ApiError::StaleSignature) } else { Ok(()) }
+}
+
+/// A signed header's value, empty where it is missing. Without a dot, so that nothing can pass from one value to the next.
+fn undotted<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, ApiError> {
+    let value = single(headers, name)?.unwrap_or_default();
+    if value.contains('.') { Err(ApiError::InvalidSignature) } else { Ok(value) }
 }
 
 /// The one value of a header. Two of them are a wrong signature: whoever stands in between may look at the other one.
-fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ApiError> {
+pub(super) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ApiError> {
     let mut values = headers.get_all(name);
     match (values.next(), values.next()) {
         (None, _) => Ok(None),

@@ -1,17 +1,12 @@
 //! How a connection to Postgres is made: over TLS where the URL asks for it, on the runtime that outlives all workers, with
 //! the session's bounds set.
 
-use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context;
 use deadpool_postgres::Connect;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -20,6 +15,7 @@ use tokio_postgres::{Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::adapters::tls;
 use crate::config;
 
 /// Makes connections.
@@ -68,7 +64,7 @@ impl Connector {
         if config.get_ssl_mode() == SslMode::Prefer && config.get_hosts().iter().all(on_this_machine) {
             config.ssl_mode(SslMode::Disable);
         }
-        let tls = MakeRustlsConnect::new(tls_config(settings.ca_file.as_deref(), config.get_ssl_mode())?);
+        let tls = MakeRustlsConnect::new(tls::client_config(settings.ca_file.as_deref(), config.get_ssl_mode() != SslMode::Disable)?);
         Ok(Self { config, tls, session, runtime: Handle::current() })
     }
 
@@ -127,21 +123,4 @@ fn on_this_machine(host: &Host) -> bool {
         Host::Unix(_) => true,
         Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
     }
-}
-
-/// The system's authorities and the given one. Certificates are always verified, the host's name included.
-fn tls_config(ca_file: Option<&Path>, mode: SslMode) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    if mode != SslMode::Disable {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    if let Some(path) = ca_file {
-        for certificate in CertificateDer::pem_file_iter(path).with_context(|| format!("read {}", path.display()))? {
-            let certificate = certificate.map_err(anyhow::Error::new).and_then(|found| Ok(roots.add(found)?));
-            certificate.with_context(|| format!("read a certificate of {}", path.display()))?;
-        }
-    }
-    let provider = rustls::crypto::ring::default_provider();
-    let builder = ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

@@ -1,7 +1,8 @@
-//! Customers and the audit log in Postgres: lookup and audit in one transaction.
+//! Customers and the audit log in Postgres: lookup and audit in one transaction. And a store of idempotency keys.
 
 pub mod connect;
 mod failure;
+pub mod idempotency;
 pub mod migrate;
 mod pool;
 
@@ -46,7 +47,7 @@ impl PostgresStore {
     /// Connects on first use.
     pub fn new(connector: Connector, settings: &config::Database, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let upkeep = connector.unbounded();
-        Ok(Self { pool: Pool::new(connector, settings)?, upkeep, metrics, answered: Mutex::default() })
+        Ok(Self { pool: Pool::new(connector, settings, settings.max_connections)?, upkeep, metrics, answered: Mutex::default() })
     }
 
     /// Makes the partitions of this month and of `months` ahead. Gives how many were made, and whether rows have fallen into

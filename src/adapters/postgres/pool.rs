@@ -18,7 +18,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, settings: &config::Database) -> anyhow::Result<Self> {
+    /// Of so many connections at most.
+    pub(super) fn new(connector: Connector, settings: &config::Database, size: usize) -> anyhow::Result<Self> {
         let manager = Manager::from_connect(
             connector.pg_config().clone(),
             connector.clone(),
@@ -26,11 +27,7 @@ impl Pool {
         );
         let timeouts =
             Timeouts { wait: Some(settings.wait_timeout), create: Some(connector.patience()), recycle: Some(connector.patience()) };
-        let connections = deadpool_postgres::Pool::builder(manager)
-            .max_size(settings.max_connections)
-            .timeouts(timeouts)
-            .runtime(Runtime::Tokio1)
-            .build()?;
+        let connections = deadpool_postgres::Pool::builder(manager).max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build()?;
         Ok(Self { connections, connector })
     }
 

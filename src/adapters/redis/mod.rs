@@ -1,10 +1,12 @@
-//! The cache tier that all instances share, in Redis or Valkey.
+//! The cache tier that all instances share, in Redis or Valkey; and, apart from it, a store of idempotency keys.
 
+pub mod idempotency;
 mod pool;
 mod value;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -49,6 +51,15 @@ fn key(tenant: &TenantId, id: CustomerId) -> String {
     format!("cxda:v1:{{{tenant}}}:{id}")
 }
 
+/// Now, as stores tell it.
+fn unix_millis() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[async_trait]
 impl Cache for RedisCache {
     fn tier(&self) -> &'static str {
@@ -78,10 +89,9 @@ impl Cache for RedisCache {
         let Ok(_fill) = self.fills.try_acquire() else { return Ok(()) };
         let mut pipeline = redis::pipe();
         for (id, cached) in entries {
-            let millis = u64::try_from(cached.keep.as_millis()).unwrap_or(u64::MAX).max(1);
-            pipeline.pset_ex(key(tenant, *id), value::encode(tenant, *id, cached), millis).ignore();
+            pipeline.pset_ex(key(tenant, *id), value::encode(tenant, *id, cached), millis(cached.keep).max(1)).ignore();
         }
-        self.guard.call(self.pool.run_all(&pipeline)).await
+        Ok(self.guard.call(self.pool.run_all(&pipeline)).await?)
     }
 
     async fn ready(&self) -> Result<(), CacheError> {

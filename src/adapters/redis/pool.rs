@@ -8,8 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use bb8_redis::bb8::{self, ErrorSink, ManageConnection, QueueStrategy};
 use bb8_redis::redis::aio::MultiplexedConnection;
-use bb8_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, TlsCertificates};
+use bb8_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, ScriptInvocation, TlsCertificates};
 use tokio::runtime::Handle;
+
+/// How many dead connections one call tries.
+const MAX_DEAD: usize = 2;
 
 /// The pool.
 pub(super) struct Pool(bb8::Pool<Manager>);
@@ -57,10 +60,25 @@ impl Pool {
     }
 
     /// Runs several commands in one go.
-    pub(super) async fn run_all(&self, pipeline: &Pipeline) -> anyhow::Result<()> {
+    pub(super) async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> anyhow::Result<T> {
         let mut lent = self.borrow().await?;
         let result = pipeline.query_async(&mut lent.socket).await;
         lent.give_back(result)
+    }
+
+    /// Runs a script that may be run again: where the connection turns out to be dead, as after a restart, once more on
+    /// another one.
+    pub(super) async fn run_script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> anyhow::Result<T> {
+        for _ in 0..MAX_DEAD {
+            let mut lent = self.borrow().await?;
+            let result = script.invoke_async(&mut lent.socket).await;
+            let dead = result.as_ref().is_err_and(|error: &RedisError| error.is_connection_dropped() && !error.is_timeout());
+            let result = lent.give_back(result);
+            if !dead {
+                return result;
+            }
+        }
+        anyhow::bail!("run a Redis script: every connection was dead")
     }
 
     /// Clones a connection out and gives the pool's place back at once: callers share sockets, which makes 122,000 reads a

@@ -1,11 +1,12 @@
 //! The form of a cached customer in Redis: JSON that says whose it is and until when it may be used.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::{millis, unix_millis};
 use crate::app::ports::Cached;
 use crate::domain::{CustomerId, Known, TenantId};
 
@@ -47,7 +48,7 @@ impl Rejected {
 }
 
 pub(super) fn encode(tenant: &TenantId, id: CustomerId, cached: &Cached) -> Vec<u8> {
-    let expires = millis(unix_now() + cached.keep);
+    let expires = unix_millis() + millis(cached.keep);
     let customer = match &cached.known {
         Known::Present(json) => json,
         Known::Absent => &Bytes::from_static(b"null"),
@@ -61,7 +62,7 @@ pub(super) fn decode(bytes: &[u8], tenant: &TenantId, id: CustomerId) -> Result<
     if value.tenant != tenant.as_str() || CustomerId::parse(value.id) != Some(id) {
         return Err(Rejected::Foreign);
     }
-    let left = value.expires.saturating_sub(millis(unix_now()));
+    let left = value.expires.saturating_sub(unix_millis());
     if left == 0 {
         return Err(Rejected::Expired);
     }
@@ -71,14 +72,6 @@ pub(super) fn decode(bytes: &[u8], tenant: &TenantId, id: CustomerId) -> Result<
         _ => return Err(Rejected::Corrupt),
     };
     Ok(Cached { known, keep: Duration::from_millis(left) })
-}
-
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

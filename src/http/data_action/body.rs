@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
+use crate::domain::canonical::pointer;
 use crate::domain::{CustomerBatch, CustomerId, InvalidBatch, RequestId, TenantId};
 use crate::http::Bounds;
 use crate::http::error::{ApiError, FieldError};
@@ -94,20 +95,14 @@ fn spelled(text: &str) -> Result<Spelled, ApiError> {
     let spelled = object::<Spelled, _>(tracked).ok().flatten();
     spelled.ok_or_else(|| {
         use serde_path_to_error::Segment;
-        let segment = |segment: &Segment| match segment {
-            Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } => format!("/{}", escaped(key)),
-            Segment::Enum { .. } | Segment::Unknown => String::new(),
+        let name = |segment: &Segment| match segment {
+            Segment::Seq { index } => Some(index.to_string()),
+            Segment::Map { key } => Some(key.clone()),
+            Segment::Enum { .. } | Segment::Unknown => None,
         };
-        let pointer: String = track.path().iter().map(segment).collect();
-        one(&pointer, "unexpected", "is of another type than expected, named twice, or not known here")
+        let names: Vec<_> = track.path().iter().filter_map(name).collect();
+        one(&pointer(names.iter().map(String::as_str)), "unexpected", "is of another type than expected, named twice, or not known here")
     })
-}
-
-/// RFC 6901 section 3. Long names are cut: they are the caller's text.
-fn escaped(name: &str) -> String {
-    let short: String = name.chars().take(64).collect();
-    short.replace('~', "~0").replace('/', "~1")
 }
 
 /// An object, or null. serde's derived types take an array for an object, member by member.

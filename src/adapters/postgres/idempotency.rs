@@ -1,0 +1,220 @@
+//! Idempotency keys in Postgres: each step one statement, which a crash either keeps or has never seen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::connect::Connector;
+use super::failure::retryable;
+use super::in_time;
+use super::pool::Pool;
+use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, StoreError, Swept};
+use crate::config;
+use crate::domain::{Digest, IdempotencyKey, Owner, StoredReply};
+
+/// Reads what is there; where there is nothing, or only what is over, takes the key. No row: somebody took it in between, and
+/// the next try sees who.
+const CLAIM: &str = "\
+    WITH there AS ( \
+        SELECT state, fingerprint, owner, status, headers, body FROM idempotency \
+        WHERE scope = $1 AND key_hash = $2 AND (expires_at IS NULL OR expires_at > now()) \
+    ), taken AS ( \
+        INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at) \
+        SELECT $1, $2, 'leased', $3, $4, now() + $5::float8 * interval '1 second' WHERE NOT EXISTS (SELECT FROM there) \
+        ON CONFLICT (scope, key_hash) DO UPDATE \
+            SET state = 'leased', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, expires_at = EXCLUDED.expires_at, \
+                created_at = now(), status = NULL, headers = NULL, body = NULL \
+            WHERE i.expires_at <= now() \
+        RETURNING state, fingerprint, owner, status, headers, body \
+    ) SELECT * FROM there UNION ALL SELECT * FROM taken";
+
+/// Holds on to what is one's own, or nobody's.
+const RENEW: &str = "\
+    INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at) \
+    VALUES ($1, $2, 'leased', $3, $4, now() + $5::float8 * interval '1 second') \
+    ON CONFLICT (scope, key_hash) DO UPDATE SET expires_at = EXCLUDED.expires_at \
+        WHERE i.state = 'leased' AND i.owner = EXCLUDED.owner \
+    RETURNING 1";
+
+/// Puts the answer in the place of a lease that is one's own, or nobody's.
+const COMPLETE: &str = "\
+    INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at, status, headers, body) \
+    VALUES ($1, $2, 'done', $3, $4, now() + $5::float8 * interval '1 second', $6, $7, $8) \
+    ON CONFLICT (scope, key_hash) DO UPDATE \
+        SET state = 'done', expires_at = EXCLUDED.expires_at, \
+            status = EXCLUDED.status, headers = EXCLUDED.headers, body = EXCLUDED.body \
+        WHERE i.state = 'leased' AND i.owner = EXCLUDED.owner \
+    RETURNING 1";
+
+const READ: &str = "SELECT state, fingerprint, owner, status, headers, body FROM idempotency WHERE scope = $1 AND key_hash = $2";
+
+const RELEASE: &str = "DELETE FROM idempotency WHERE scope = $1 AND key_hash = $2 AND owner = $3 AND state = 'leased'";
+
+/// Deletes some of what is over, unless another instance is at it.
+const SWEEP: &str = "\
+    DELETE FROM idempotency WHERE (scope, key_hash) IN ( \
+        SELECT scope, key_hash FROM idempotency WHERE expires_at <= now() AND pg_try_advisory_xact_lock($1) \
+        ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
+    RETURNING 1";
+
+/// By the index on `expires_at` alone, which has these columns for the purpose.
+const COUNT: &str = "\
+    SELECT scope, state, count(*) FROM idempotency \
+    WHERE scope = ANY($1) AND (expires_at IS NULL OR expires_at > now()) GROUP BY scope, state";
+
+/// Held while deleting. Any number that no other program takes.
+const SWEEP_LOCK: i64 = 0x6378_6461_5f73_7770;
+/// Rows deleted by one statement, and how many statements there are in one sweep.
+const SWEEP_ROWS: i64 = 500;
+const SWEEP_ROUNDS: usize = 20;
+
+/// Idempotency keys in the table of that name, over connections of their own: lookups and webhooks do not wait for each
+/// other.
+pub struct PostgresIdempotency {
+    pool: Pool,
+    timeout: Duration,
+}
+
+impl PostgresIdempotency {
+    /// Connects on first use. `timeout`: for one step.
+    pub fn new(connector: Connector, settings: &config::Database, connections: usize, timeout: Duration) -> anyhow::Result<Self> {
+        Ok(Self { pool: Pool::new(connector, settings, connections)?, timeout })
+    }
+
+    /// Closes all connections that are not in use, and the others as they come back.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
+    /// Runs one statement, and once more on another connection where that one broke: every step may be repeated.
+    async fn run(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreDown> {
+        let deadline = Instant::now() + self.timeout;
+        let mut outcome = self.run_once(statement, parameters, deadline).await;
+        if outcome.as_ref().is_err_and(retryable) {
+            outcome = self.run_once(statement, parameters, deadline).await;
+        }
+        outcome.map_err(|error| StoreDown(error.into()))
+    }
+
+    async fn run_once(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)], deadline: Instant) -> Result<Vec<Row>, StoreError> {
+        let connection = self.pool.lend(deadline).await?;
+        let work = async {
+            let statement = connection.prepare_cached(statement).await?;
+            connection.query(&statement, parameters).await
+        };
+        let outcome = in_time(deadline, work).await;
+        match &outcome {
+            Ok(_) => connection.give_back(),
+            Err(StoreError::Timeout) => connection.cancel(),
+            Err(_) => drop(connection),
+        }
+        outcome
+    }
+}
+
+/// A row as it stands.
+struct Found {
+    fingerprint: Digest,
+    owner: Owner,
+    /// `None`: a lease.
+    reply: Option<StoredReply>,
+}
+
+fn found(row: &Row) -> anyhow::Result<Found> {
+    let fingerprint = Digest::from_bytes(row.try_get(1)?).context("this is no fingerprint of this service's")?;
+    let owner = Owner::from_uuid(row.try_get(2)?);
+    let reply = match row.try_get::<_, &str>(0)? {
+        "done" => Some(StoredReply {
+            status: u16::try_from(row.try_get::<_, i16>(3)?)?,
+            headers: serde_json::from_str(row.try_get(4)?)?,
+            body: Bytes::copy_from_slice(row.try_get(5)?),
+        }),
+        _ => None,
+    };
+    Ok(Found { fingerprint, owner, reply })
+}
+
+#[async_trait]
+impl IdempotencyStore for PostgresIdempotency {
+    async fn claim(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<Claimed, StoreDown> {
+        const TRIES: usize = 5;
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&&*key.scope, &key.hash.as_bytes(), &owner.uuid(), &key.fingerprint.as_bytes(), &lease.as_secs_f64()];
+        for _ in 0..TRIES {
+            if let Some(row) = self.run(CLAIM, &parameters).await?.first() {
+                let found = found(row).map_err(StoreDown)?;
+                return Ok(match found.reply {
+                    Some(reply) => Claimed::Done(found.fingerprint, reply),
+                    None if found.owner == owner => Claimed::Won,
+                    None => Claimed::Leased(found.fingerprint),
+                });
+            }
+        }
+        Err(StoreDown(anyhow::anyhow!("the key changed hands {TRIES} times while it was claimed")))
+    }
+
+    async fn renew(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<bool, StoreDown> {
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&&*key.scope, &key.hash.as_bytes(), &owner.uuid(), &key.fingerprint.as_bytes(), &lease.as_secs_f64()];
+        Ok(!self.run(RENEW, &parameters).await?.is_empty())
+    }
+
+    async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
+        let headers = serde_json::to_string(&reply.headers).map_err(|error| StoreDown(error.into()))?;
+        let status = i16::try_from(reply.status).map_err(|error| StoreDown(error.into()))?;
+        let parameters: [&(dyn ToSql + Sync); 8] = [
+            &&*key.scope,
+            &key.hash.as_bytes(),
+            &owner.uuid(),
+            &key.fingerprint.as_bytes(),
+            &keep.as_secs_f64(),
+            &status,
+            &headers,
+            &&*reply.body,
+        ];
+        if !self.run(COMPLETE, &parameters).await?.is_empty() {
+            return Ok(Completed::Stored);
+        }
+        let rows = self.run(READ, &parameters[..2]).await?;
+        let there = rows.first().map(found).transpose().map_err(StoreDown)?;
+        Ok(match there {
+            // Kept by an earlier try whose answer was lost.
+            Some(Found { owner: author, reply: Some(_), .. }) if author == owner => Completed::Stored,
+            Some(there) => Completed::Lost(there.reply),
+            None => Completed::Lost(None),
+        })
+    }
+
+    async fn release(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown> {
+        self.run(RELEASE, &[&&*key.scope, &key.hash.as_bytes(), &owner.uuid()]).await.map(drop)
+    }
+
+    async fn sweep(&self, scopes: &[Arc<str>]) -> Result<Swept, StoreDown> {
+        let mut removed = 0;
+        for _ in 0..SWEEP_ROUNDS {
+            let rows = self.run(SWEEP, &[&SWEEP_LOCK, &SWEEP_ROWS]).await?.len() as u64;
+            removed += rows;
+            if rows < SWEEP_ROWS.unsigned_abs() {
+                break;
+            }
+        }
+        let names: Vec<&str> = scopes.iter().map(|scope| &**scope).collect();
+        let rows = self.run(COUNT, &[&names]).await?;
+        let count = |scope: &str, state: &'static str| {
+            let row = rows.iter().find(|row| row.get::<_, &str>(0) == scope && row.get::<_, &str>(1) == state);
+            row.map_or(0, |row| u64::try_from(row.get::<_, i64>(2)).unwrap_or_default())
+        };
+        let records =
+            |scope: &&str| ["leased", "done"].map(|state| Records { scope: (*scope).to_owned(), state, count: count(scope, state) });
+        Ok(Swept { removed, records: names.iter().flat_map(records).collect() })
+    }
+
+    async fn ready(&self) -> Result<(), StoreDown> {
+        self.run("SELECT 1", &[]).await.map(drop)
+    }
+}

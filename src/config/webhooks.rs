@@ -1,0 +1,327 @@
+//! `idempotency.*` and `[[webhooks]]`: where keys are kept, and the routes that do work once.
+//!
+//! To add an action or a way to prove who calls: a variant here, its reading below, and its arm in `http/webhook`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::reader::Reader;
+use super::signing::{Signing, SigningScheme};
+use super::{Redis, is_authority, understood_by_redis};
+use crate::domain::signing::MIN_SECRET_LEN;
+use crate::domain::{Encoding, Hasher, KeySource, Keyring, SigningKey, TenantId};
+
+#[derive(Debug)]
+/// `idempotency.*`
+pub struct Idempotency {
+    /// The Redis of `store = "redis"`; that of the cache where not set.
+    pub redis_url: Option<SecretString>,
+    /// How long one step of a store may take.
+    pub timeout: Duration,
+    /// Connections to each store.
+    pub connections: u32,
+    /// What keys are hashed with; drawn from the caller's key where not set.
+    pub hasher: Option<Hasher>,
+}
+
+#[derive(Debug)]
+/// One of `[[webhooks]]`.
+pub struct Webhook {
+    /// Where it is called; its name in metrics.
+    pub path: String,
+    /// How a caller proves who it is.
+    pub auth: Auth,
+    /// What makes two requests the same.
+    pub key: KeySource,
+    /// How long a key is held without a sign of life.
+    pub lease: Duration,
+    /// How long an answer is replayed.
+    pub keep: Duration,
+    /// How long a twin waits for the first one.
+    pub wait: Duration,
+    /// Where keys are kept.
+    pub store: KeyStore,
+    /// The work.
+    pub action: Action,
+}
+
+#[derive(Clone, Debug)]
+/// How a caller proves who it is.
+pub enum Auth {
+    /// It signs the body.
+    Hmac {
+        /// How.
+        scheme: SigningScheme,
+        /// With which keys.
+        keys: Keyring,
+    },
+    /// It sends the secret itself.
+    ApiKey {
+        /// In this header.
+        header: String,
+        /// Which secrets.
+        keys: Keyring,
+    },
+    /// It signs as Standard Webhooks 1.0.0 says.
+    StandardWebhooks {
+        /// How far the signed time may be from now.
+        tolerance: Duration,
+        /// With which keys.
+        keys: Keyring,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where keys are kept.
+pub enum KeyStore {
+    /// Redis.
+    Redis,
+    /// Postgres.
+    Postgres,
+    /// This process: no other instance sees them.
+    Memory,
+}
+
+#[derive(Clone, Debug)]
+/// The work behind a route.
+pub enum Action {
+    /// Another service does it.
+    Forward {
+        /// Where that is.
+        url: Url,
+        /// How long it may take.
+        timeout: Duration,
+        /// A PEM file of the authority that signed its certificate, beside the system's.
+        ca_file: Option<PathBuf>,
+    },
+    /// A lookup, as `/data-action` does it.
+    Lookup {
+        /// Whose customers may be asked for; the key may allow fewer.
+        tenants: Option<BTreeSet<TenantId>>,
+    },
+    /// The body comes back.
+    Echo,
+}
+
+/// No shorter secret makes a signature (Standard Webhooks 1.0.0, "Signature scheme").
+const MIN_STANDARD_SECRET_LEN: usize = 24;
+const STANDARD_SECRET: &str = "whsec_";
+
+/// Paths that are taken.
+const OWN_PATHS: [&str; 1] = ["/data-action"];
+
+impl std::str::FromStr for KeyStore {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "redis" => Ok(Self::Redis),
+            "postgres" => Ok(Self::Postgres),
+            "memory" => Ok(Self::Memory),
+            _ => Err("must be redis, postgres or memory"),
+        }
+    }
+}
+
+pub(super) fn idempotency(r: &mut Reader) -> Idempotency {
+    let redis_url = r.url("idempotency.redis_url", understood_by_redis);
+    let secret = r.secret("idempotency.secret");
+    let hasher = secret.as_ref().and_then(|secret| Hasher::new(secret.expose_secret().as_bytes()));
+    if secret.is_some() && hasher.is_none() {
+        r.complain("idempotency.secret", too_short(MIN_SECRET_LEN));
+    }
+    Idempotency {
+        redis_url,
+        timeout: r.duration("idempotency.timeout", Duration::from_secs(1)),
+        connections: r.within("idempotency.connections", 4, 1..=256),
+        hasher,
+    }
+}
+
+pub(super) fn read(r: &mut Reader, signing: &Signing, redis: &Redis, idempotency: &Idempotency) -> Vec<Webhook> {
+    let has_redis = redis.url.is_some() || idempotency.redis_url.is_some();
+    let mut paths = BTreeSet::new();
+    let webhooks = (0..r.table_len("webhooks")).filter_map(|at| {
+        let route = format!("webhooks[{at}]");
+        let path = path(r, &route, &mut paths);
+        let auth = auth(r, &route, signing);
+        let key = key(r, &route, auth.as_ref());
+        let lease =
+            r.duration_within(&format!("{route}.lease"), Duration::from_secs(30), Duration::from_millis(100)..=Duration::from_hours(1));
+        let keep =
+            r.duration_within(&format!("{route}.keep"), Duration::from_hours(24), Duration::from_secs(1)..=Duration::from_hours(7 * 24));
+        let wait = r.duration_within(&format!("{route}.wait"), Duration::ZERO, Duration::ZERO..=Duration::from_mins(1));
+        let store = r.optional(&format!("{route}.store"));
+        let store = store.unwrap_or(if has_redis { KeyStore::Redis } else { KeyStore::Postgres });
+        if store == KeyStore::Redis && !has_redis {
+            r.complain(&format!("{route}.store"), "needs a Redis: set REDIS_URL or CXDA_IDEMPOTENCY__REDIS_URL");
+        }
+        let action = action(r, &route);
+        Some(Webhook { path: path?, auth: auth?, key: key?, lease, keep, wait, store, action: action? })
+    });
+    webhooks.collect()
+}
+
+fn path(r: &mut Reader, route: &str, taken: &mut BTreeSet<String>) -> Option<String> {
+    let name = format!("{route}.path");
+    let Some(path) = r.optional::<String>(&name) else {
+        r.complain(&name, "is not set");
+        return None;
+    };
+    r.label(route, &path);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    if !path.starts_with('/') || path.len() < 2 || path.contains("//") || !path.bytes().all(plain) {
+        r.complain(&name, "must begin with / and be made of letters, digits and - . _ ~ /");
+        return None;
+    }
+    if OWN_PATHS.contains(&path.as_str()) || !taken.insert(path.clone()) {
+        r.complain(&name, "there is another route of this path");
+        return None;
+    }
+    Some(path)
+}
+
+/// The one of several that is set.
+fn one_of(r: &mut Reader, name: &str, choices: &[&'static str]) -> Option<&'static str> {
+    let set: Vec<_> = choices.iter().copied().filter(|choice| r.has(&format!("{name}.{choice}"))).collect();
+    match set[..] {
+        [one] => Some(one),
+        [] => {
+            r.complain(name, format!("must be one of {}", choices.join(", ")));
+            None
+        }
+        _ => {
+            r.complain(name, format!("must be one of {}, not several", choices.join(", ")));
+            None
+        }
+    }
+}
+
+fn auth(r: &mut Reader, route: &str, signing: &Signing) -> Option<Auth> {
+    let name = format!("{route}.auth");
+    let kind = one_of(r, &name, &["hmac", "api_key", "standard_webhooks"])?;
+    let name = format!("{name}.{kind}");
+    r.empty_table(&name);
+    let keys = keys(r, &format!("{name}.secret"), kind == "standard_webhooks", signing);
+    Some(match kind {
+        "hmac" => Auth::Hmac {
+            scheme: SigningScheme {
+                header: r.header(&format!("{name}.header"), Some("X-Cognigy-Signature")).unwrap_or_default(),
+                encoding: r.optional(&format!("{name}.encoding")).unwrap_or(Encoding::Hex),
+                signed_headers: headers(r, &format!("{name}.signed_headers")),
+                timestamp_header: r.header(&format!("{name}.timestamp_header"), None),
+                tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)),
+            },
+            keys,
+        },
+        "api_key" => Auth::ApiKey { header: r.header(&format!("{name}.header"), Some("X-API-Key")).unwrap_or_default(), keys },
+        _ => Auth::StandardWebhooks { tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)), keys },
+    })
+}
+
+/// The route's own key, or those that sign everything else.
+fn keys(r: &mut Reader, name: &str, standard: bool, signing: &Signing) -> Keyring {
+    let Some(secret) = r.secret(name) else { return signing.keys.clone() };
+    let text = secret.expose_secret();
+    let (bytes, least) = match text.strip_prefix(STANDARD_SECRET).filter(|_| standard) {
+        Some(base64) => (BASE64.decode(base64).unwrap_or_default(), MIN_STANDARD_SECRET_LEN),
+        None if standard => (text.as_bytes().to_vec(), MIN_STANDARD_SECRET_LEN),
+        None => (text.as_bytes().to_vec(), MIN_SECRET_LEN),
+    };
+    if bytes.len() < least {
+        r.complain(name, too_short(least));
+    }
+    Keyring::unnamed(SigningKey::with_any_secret("route".to_owned(), &bytes, None, None))
+}
+
+fn too_short(least: usize) -> String {
+    format!("must be at least {least} bytes long; `cxone-data-action keygen` makes one")
+}
+
+fn headers(r: &mut Reader, name: &str) -> Vec<String> {
+    (0..r.table_len(name)).filter_map(|at| r.header(&format!("{name}[{at}]"), None)).collect()
+}
+
+fn key(r: &mut Reader, route: &str, auth: Option<&Auth>) -> Option<KeySource> {
+    let name = format!("{route}.key");
+    if !r.has(&name) && matches!(auth, Some(Auth::StandardWebhooks { .. })) {
+        return Some(KeySource::Header("webhook-id".to_owned()));
+    }
+    match one_of(r, &name, &["header", "body", "fields"])? {
+        "header" => r.header(&format!("{name}.header"), None).map(KeySource::Header),
+        "body" => {
+            let name = format!("{name}.body");
+            match r.optional::<String>(&name)?.as_str() {
+                "raw" => Some(KeySource::RawBody),
+                "canonical" => Some(KeySource::CanonicalBody),
+                _ => {
+                    r.complain(&name, "must be raw or canonical");
+                    None
+                }
+            }
+        }
+        _ => fields(r, &format!("{name}.fields")).map(KeySource::Fields),
+    }
+}
+
+/// JSON pointers (RFC 6901), as the names that they lead through.
+fn fields(r: &mut Reader, name: &str) -> Option<Vec<Vec<String>>> {
+    let len = r.table_len(name);
+    if len == 0 {
+        r.empty_list(name);
+        r.complain(name, "must be a list of at least one");
+        return None;
+    }
+    let pointers = (0..len).map(|at| {
+        let name = format!("{name}[{at}]");
+        let pointer = r.optional::<String>(&name)?;
+        let Some(names) = pointer.strip_prefix('/') else {
+            r.complain(&name, "must be a JSON pointer, such as /dialogId");
+            return None;
+        };
+        Some(names.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect())
+    });
+    pointers.collect()
+}
+
+fn action(r: &mut Reader, route: &str) -> Option<Action> {
+    let name = format!("{route}.action");
+    let kind = one_of(r, &name, &["forward", "lookup", "echo"])?;
+    let name = format!("{name}.{kind}");
+    r.empty_table(&name);
+    match kind {
+        "forward" => {
+            let url = url(r, &format!("{name}.url"));
+            let timeout = r.duration(&format!("{name}.timeout"), Duration::from_secs(8));
+            let ca_file = r.file(&format!("{name}.ca_file"), is_authority);
+            Some(Action::Forward { url: url?, timeout, ca_file })
+        }
+        "lookup" => Some(Action::Lookup { tenants: r.list(&format!("{name}.tenants")) }),
+        _ => Some(Action::Echo),
+    }
+}
+
+fn url(r: &mut Reader, name: &str) -> Option<Url> {
+    let Some(text) = r.hidden(name) else {
+        r.complain(name, "is not set");
+        return None;
+    };
+    let url = Url::parse(&text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    let Some(url) = url else {
+        r.complain(name, "must be an http:// or https:// URL");
+        return None;
+    };
+    // It would be shown wherever settings are.
+    if !url.username().is_empty() || url.password().is_some() {
+        r.complain(name, "must not hold a user or a password");
+        return None;
+    }
+    r.note(name, Some(url.to_string()));
+    Some(url)
+}

@@ -1,0 +1,179 @@
+//! Puts the routes of the settings together: their stores, their engines, and what sees to the stores.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use tokio::task::JoinHandle;
+
+use crate::adapters::forward::Forward;
+use crate::adapters::guard::GuardSettings;
+use crate::adapters::memory::idempotency::MemoryIdempotency;
+use crate::adapters::postgres::connect::Connector;
+use crate::adapters::postgres::idempotency::PostgresIdempotency;
+use crate::adapters::redis::idempotency::RedisIdempotency;
+use crate::app::once::{Once, Times, Works};
+use crate::app::ports::IdempotencyStore;
+use crate::config::{self, Config, KeyStore};
+use crate::http::{Action, Webhook};
+use crate::metrics::Metrics;
+
+/// The shortest pause between two sweeps of a store, and how many times longer than a sweep it is at least.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+const SWEEP_SHARE: u32 = 50;
+/// How often a Redis that is not there yet is asked what it does when its memory is full.
+const POLICY_PAUSE: Duration = Duration::from_secs(5);
+
+/// The routes and what they stand on.
+pub(super) struct Webhooks {
+    pub(super) routes: Vec<Arc<Webhook>>,
+    pub(super) works: Arc<Works>,
+    pub(super) redis: Option<Arc<dyn IdempotencyStore>>,
+    postgres: Option<Arc<PostgresIdempotency>>,
+    keepers: Vec<JoinHandle<()>>,
+}
+
+/// Must be called on the main runtime. Without a connector, what is to be in Postgres is in memory.
+pub(super) fn build(config: &Config, connector: Option<&Connector>, metrics: &Arc<Metrics>) -> anyhow::Result<Webhooks> {
+    let mut stores = Stores { config, connector, metrics, memory: None, redis: None, postgres: None };
+    let works = Arc::new(Works::new(config.http.max_in_flight));
+    let mut routes = Vec::new();
+    let mut scopes: BTreeMap<&'static str, (Arc<dyn IdempotencyStore>, Vec<Arc<str>>)> = BTreeMap::new();
+    for webhook in &config.webhooks {
+        let (name, store) = stores.of(webhook)?;
+        let scope: Arc<str> = webhook.path.as_str().into();
+        scopes.entry(name).or_insert_with(|| (Arc::clone(&store), Vec::new())).1.push(Arc::clone(&scope));
+        let times = Times { lease: webhook.lease, keep: webhook.keep, wait: webhook.wait };
+        routes.push(Arc::new(Webhook {
+            scope,
+            auth: webhook.auth.clone(),
+            key: webhook.key.clone(),
+            hasher: config.idempotency.hasher.clone(),
+            once: Arc::new(Once::new(store, Arc::clone(&works), Arc::clone(metrics), times)),
+            action: action(&webhook.action).with_context(|| format!("set up {}", webhook.path))?,
+        }));
+    }
+    let sweepers = scopes.into_iter().map(|(name, (store, scopes))| tokio::spawn(sweep(name, store, scopes, Arc::clone(metrics))));
+    let policies = stores.redis.clone().into_iter().map(|redis| tokio::spawn(warn_of_eviction(redis)));
+    Ok(Webhooks {
+        routes,
+        works,
+        keepers: sweepers.chain(policies).collect(),
+        redis: stores.redis.map(|redis| redis as Arc<dyn IdempotencyStore>),
+        postgres: stores.postgres,
+    })
+}
+
+impl Webhooks {
+    /// Ends what sees to the stores.
+    pub(super) fn close(&self) {
+        self.keepers.iter().for_each(JoinHandle::abort);
+        if let Some(postgres) = &self.postgres {
+            postgres.close();
+        }
+    }
+}
+
+/// One of each kind, made where the first route wants it.
+struct Stores<'c> {
+    config: &'c Config,
+    connector: Option<&'c Connector>,
+    metrics: &'c Arc<Metrics>,
+    memory: Option<Arc<MemoryIdempotency>>,
+    redis: Option<Arc<RedisIdempotency>>,
+    postgres: Option<Arc<PostgresIdempotency>>,
+}
+
+impl Stores<'_> {
+    /// The store of a route, and its name.
+    fn of(&mut self, webhook: &config::Webhook) -> anyhow::Result<(&'static str, Arc<dyn IdempotencyStore>)> {
+        match (webhook.store, self.connector) {
+            (KeyStore::Redis, _) => {
+                let store = match &self.redis {
+                    Some(store) => Arc::clone(store),
+                    None => Arc::clone(self.redis.insert(self.new_redis()?)),
+                };
+                Ok(("redis", store))
+            }
+            (KeyStore::Postgres, Some(connector)) => {
+                let store = match &self.postgres {
+                    Some(store) => Arc::clone(store),
+                    None => {
+                        let Config { database, idempotency, .. } = self.config;
+                        let connections = usize::try_from(idempotency.connections)?;
+                        let store = PostgresIdempotency::new(connector.clone(), database, connections, idempotency.timeout)?;
+                        Arc::clone(self.postgres.insert(Arc::new(store)))
+                    }
+                };
+                Ok(("postgres", store))
+            }
+            (KeyStore::Postgres, None) => {
+                tracing::warn!(route = webhook.path, "without a database, idempotency keys are kept in memory");
+                Ok(("memory", self.memory()))
+            }
+            (KeyStore::Memory, _) => Ok(("memory", self.memory())),
+        }
+    }
+
+    fn memory(&mut self) -> Arc<MemoryIdempotency> {
+        Arc::clone(self.memory.get_or_insert_default())
+    }
+
+    fn new_redis(&self) -> anyhow::Result<Arc<RedisIdempotency>> {
+        let Config { redis, cache, idempotency, .. } = self.config;
+        let own = idempotency.redis_url.as_ref();
+        let url = own.or(redis.url.as_ref()).context("no Redis is set")?;
+        let guard = GuardSettings {
+            deadline: idempotency.timeout,
+            failures: cache.breaker_failures,
+            open: cache.breaker_open.max(idempotency.timeout),
+            probes: cache.breaker_probes,
+        };
+        let (ca_file, metrics) = (redis.ca_file.as_deref(), Arc::clone(self.metrics));
+        Ok(Arc::new(RedisIdempotency::new(url.expose_secret(), ca_file, idempotency.connections, guard, metrics)?))
+    }
+}
+
+fn action(action: &config::Action) -> anyhow::Result<Action> {
+    Ok(match action {
+        config::Action::Forward { url, timeout, ca_file } => {
+            Action::Forward(Arc::new(Forward::new(url.clone(), *timeout, ca_file.as_deref())?))
+        }
+        config::Action::Lookup { tenants } => Action::Lookup(tenants.clone()),
+        config::Action::Echo => Action::Echo,
+    })
+}
+
+/// Keeps a store tidy and its numbers up to date, without keeping it busy.
+async fn sweep(name: &'static str, store: Arc<dyn IdempotencyStore>, scopes: Vec<Arc<str>>, metrics: Arc<Metrics>) {
+    loop {
+        let began = Instant::now();
+        match store.sweep(&scopes).await {
+            Ok(swept) => {
+                metrics.swept(name, swept.removed);
+                swept.records.iter().for_each(|records| metrics.records(&records.scope, records.state, records.count));
+            }
+            Err(error) => tracing::debug!(store = name, error = format!("{:#}", anyhow::Error::new(error)), "not swept"),
+        }
+        tokio::time::sleep((began.elapsed() * SWEEP_SHARE).max(SWEEP_PAUSE)).await;
+    }
+}
+
+/// A lease that the server throws away is a piece of work done twice.
+async fn warn_of_eviction(redis: Arc<RedisIdempotency>) {
+    loop {
+        match redis.eviction_policy().await {
+            Ok(Some(policy)) if policy != "noeviction" => {
+                return tracing::warn!(
+                    policy,
+                    "the Redis of idempotency keys may throw leases away when its memory is full: set its maxmemory-policy to noeviction"
+                );
+            }
+            Ok(_) => return,
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "the Redis of idempotency keys is not there yet"),
+        }
+        tokio::time::sleep(POLICY_PAUSE).await;
+    }
+}
