@@ -8,11 +8,12 @@ mod rooms;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -197,7 +198,7 @@ impl Once {
 
     /// Wants the key; where a twin has it, waits for that one's end as long as the route allows.
     async fn claim(&self, key: IdempotencyKey) -> Result<Claim, StoreDown> {
-        let until = tokio::time::Instant::now() + self.times.wait;
+        let until = Instant::now() + self.times.wait;
         let first = self.claim_once(&key).await?;
         if !matches!(first, Claim::InFlight) || self.times.wait.is_zero() {
             return Ok(first);
@@ -361,3 +362,7 @@ impl<E> Teller<E> {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::expect_used, clippy::panic, reason = "a test that panics has failed, which is its purpose")]
+mod tests;

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// As deep as serde_json reads.
+/// As deep as `serde_json` reads.
 const MAX_DEPTH: usize = 127;
 
 /// Why there is no canonical form, or no one value at a place.

@@ -194,12 +194,8 @@ impl StoredReply {
     /// Whether this answer settles the matter: it was done, or it never can be. All other answers may be different ones next
     /// time.
     pub fn is_final(&self) -> bool {
-        match self.status {
-            200..=299 => true,
-            401 | 403 | 408 | 409 | 425 | 429 => false,
-            400..=499 => true,
-            _ => false,
-        }
+        let may_change = matches!(self.status, 401 | 403 | 408 | 409 | 425 | 429);
+        matches!(self.status, 200..=299 | 400..=499) && !may_change
     }
 }
 

@@ -40,11 +40,11 @@ pub(super) fn build(config: &Config, connector: Option<&Connector>, metrics: &Ar
     let mut stores = Stores { config, connector, metrics, memory: None, redis: None, postgres: None };
     let works = Arc::new(Works::new(config.http.max_in_flight));
     let mut routes = Vec::new();
-    let mut scopes: BTreeMap<&'static str, (Arc<dyn IdempotencyStore>, Vec<Arc<str>>)> = BTreeMap::new();
+    let mut tended: BTreeMap<&'static str, Tended> = BTreeMap::new();
     for webhook in &config.webhooks {
         let (name, store) = stores.of(webhook)?;
         let scope: Arc<str> = webhook.path.as_str().into();
-        scopes.entry(name).or_insert_with(|| (Arc::clone(&store), Vec::new())).1.push(Arc::clone(&scope));
+        tended.entry(name).or_insert_with(|| Tended::new(Arc::clone(&store))).scopes.push(Arc::clone(&scope));
         let times = Times { lease: webhook.lease, keep: webhook.keep, wait: webhook.wait };
         routes.push(Arc::new(Webhook {
             scope,
@@ -55,7 +55,7 @@ pub(super) fn build(config: &Config, connector: Option<&Connector>, metrics: &Ar
             action: action(&webhook.action).with_context(|| format!("set up {}", webhook.path))?,
         }));
     }
-    let sweepers = scopes.into_iter().map(|(name, (store, scopes))| tokio::spawn(sweep(name, store, scopes, Arc::clone(metrics))));
+    let sweepers = tended.into_iter().map(|(name, tended)| tokio::spawn(sweep(name, tended, Arc::clone(metrics))));
     let policies = stores.redis.clone().into_iter().map(|redis| tokio::spawn(warn_of_eviction(redis)));
     Ok(Webhooks {
         routes,
@@ -146,11 +146,23 @@ fn action(action: &config::Action) -> anyhow::Result<Action> {
     })
 }
 
+/// A store, and the scopes of the routes that use it.
+struct Tended {
+    store: Arc<dyn IdempotencyStore>,
+    scopes: Vec<Arc<str>>,
+}
+
+impl Tended {
+    fn new(store: Arc<dyn IdempotencyStore>) -> Self {
+        Self { store, scopes: Vec::new() }
+    }
+}
+
 /// Keeps a store tidy and its numbers up to date, without keeping it busy.
-async fn sweep(name: &'static str, store: Arc<dyn IdempotencyStore>, scopes: Vec<Arc<str>>, metrics: Arc<Metrics>) {
+async fn sweep(name: &'static str, tended: Tended, metrics: Arc<Metrics>) {
     loop {
         let began = Instant::now();
-        match store.sweep(&scopes).await {
+        match tended.store.sweep(&tended.scopes).await {
             Ok(swept) => {
                 metrics.swept(name, swept.removed);
                 swept.records.iter().for_each(|records| metrics.records(&records.scope, records.state, records.count));

@@ -36,7 +36,7 @@ impl Record {
         Self { owner, fingerprint: key.fingerprint, reply: None, until: Instant::now() + lease }
     }
 
-    /// Whether it says that somebody else has the key; a lease that is over still does where its owner's own is looked for.
+    /// Whether somebody else has the key, or its work is done.
     fn is_taken_from(&self, owner: Owner) -> bool {
         self.until > Instant::now() && (self.owner != owner || self.reply.is_some())
     }

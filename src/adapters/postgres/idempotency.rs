@@ -57,8 +57,9 @@ const RELEASE: &str = "DELETE FROM idempotency WHERE scope = $1 AND key_hash = $
 
 /// Deletes some of what is over, unless another instance is at it.
 const SWEEP: &str = "\
+    WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS ours) \
     DELETE FROM idempotency WHERE (scope, key_hash) IN ( \
-        SELECT scope, key_hash FROM idempotency WHERE expires_at <= now() AND pg_try_advisory_xact_lock($1) \
+        SELECT scope, key_hash FROM idempotency WHERE expires_at <= now() AND (SELECT ours FROM turn) \
         ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
     RETURNING 1";
 

@@ -1,0 +1,248 @@
+//! What is hard to make happen from outside: a store that fails at each step, by a mock in its place. Time is the runtime's
+//! own, and passes when nothing else does.
+
+use std::sync::atomic::AtomicUsize;
+
+use anyhow::anyhow;
+use bytes::Bytes;
+
+use super::*;
+use crate::app::ports::MockIdempotencyStore;
+use crate::domain::{Hasher, KeySource};
+
+type Failure = &'static str;
+
+const TIMES: Times = Times { lease: Duration::from_secs(30), keep: Duration::from_mins(5), wait: Duration::ZERO };
+
+fn key() -> IdempotencyKey {
+    let hasher = Hasher::new(&[7; 32]).expect("a hasher");
+    IdempotencyKey::new(&hasher, &"/x".into(), "caller", &KeySource::RawBody, None, b"{}").expect("a key")
+}
+
+fn reply(status: u16) -> StoredReply {
+    StoredReply { status, headers: Vec::new(), body: Bytes::from_static(b"done") }
+}
+
+fn first(status: u16) -> Result<Answer, OnceError<Failure>> {
+    Ok(Answer { reply: reply(status), replayed: false })
+}
+
+fn down() -> StoreDown {
+    StoreDown(anyhow!("gone"))
+}
+
+/// A store that gives the key to whoever asks.
+fn free() -> MockIdempotencyStore {
+    let mut store = MockIdempotencyStore::new();
+    store.expect_claim().times(1).returning(|_, _, _| Ok(Claimed::Won));
+    store
+}
+
+fn engine(store: MockIdempotencyStore, times: Times) -> Arc<Once> {
+    let metrics = Arc::new(Metrics::new(1).expect("metrics"));
+    Arc::new(Once::new(Arc::new(store), Arc::new(Works::new(2)), metrics, times))
+}
+
+fn metric(once: &Once, line: &str) -> bool {
+    let text = String::from_utf8(once.metrics.render().expect("metrics").1).expect("text");
+    text.lines().any(|found| found == line)
+}
+
+/// Work that takes so long, and counts how often it is begun.
+fn work(began: &Arc<AtomicUsize>, takes: Duration, status: u16) -> impl Future<Output = Result<StoredReply, Failure>> + Send + use<> {
+    let began = Arc::clone(began);
+    async move {
+        began.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(takes).await;
+        Ok(reply(status))
+    }
+}
+
+/// The same as an error in words, since errors of stores cannot be compared.
+fn told(answer: Result<Answer, OnceError<Failure>>) -> Result<Answer, String> {
+    answer.map_err(|error| format!("{error:?}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_claim_nothing_is_done() {
+    let began = Arc::default();
+    let mut store = MockIdempotencyStore::new();
+    store.expect_claim().returning(|_, _, _| Err(down()));
+    let once = engine(store, TIMES);
+    let answer = once.run(key(), work(&began, Duration::ZERO, 200)).await;
+    assert!(matches!(answer, Err(OnceError::Store(_))));
+    assert_eq!(began.load(Ordering::Relaxed), 0);
+    assert!(metric(&once, r#"idempotency_requests_total{outcome="store_down",route="/x"} 1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_kept_at_once_is_kept_before_it_leaves() {
+    let mut store = free();
+    let mut tries = 0;
+    store.expect_complete().times(3).returning(move |_, _, _, _| {
+        tries += 1;
+        if tries < 3 { Err(down()) } else { Ok(Completed::Stored) }
+    });
+    let once = engine(store, TIMES);
+    assert_eq!(told(once.run(key(), work(&Arc::default(), Duration::ZERO, 200)).await), told(first(200)));
+    assert!(!metric(&once, r#"idempotency_unstored_total{route="/x"} 1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_kept_for_long_leaves_and_is_kept_later() {
+    let kept = Arc::new(AtomicUsize::new(0));
+    let mut store = free();
+    let (began, count) = (Instant::now(), Arc::clone(&kept));
+    store.expect_complete().returning(move |_, _, _, _| {
+        if began.elapsed() < Duration::from_secs(20) {
+            return Err(down());
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(Completed::Stored)
+    });
+    let once = engine(store, TIMES);
+    assert_eq!(told(once.run(key(), work(&Arc::default(), Duration::ZERO, 200)).await), told(first(200)));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(kept.load(Ordering::Relaxed), 0);
+    assert!(metric(&once, r#"idempotency_unstored_total{route="/x"} 1"#));
+    once.works.finish().await;
+    assert_eq!(kept.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_cannot_be_freed_keeps_nobody_from_being_answered() {
+    let mut store = free();
+    store.expect_release().times(1).returning(|_, _| Err(down()));
+    let once = engine(store, TIMES);
+    assert_eq!(told(once.run(key(), work(&Arc::default(), Duration::ZERO, 500)).await), told(first(500)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_between_leaves_the_work_alone() {
+    let mut store = free();
+    let mut renewals = 0;
+    store.expect_renew().times(5).returning(move |_, _, _| {
+        renewals += 1;
+        if renewals % 2 == 0 { Ok(true) } else { Err(down()) }
+    });
+    store.expect_complete().times(1).returning(|_, _, _, _| Ok(Completed::Stored));
+    let began = Arc::default();
+    let once = engine(store, TIMES);
+    assert_eq!(told(once.run(key(), work(&began, Duration::from_secs(55), 200)).await), told(first(200)));
+    assert_eq!(began.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_lost_the_key_gives_the_answer_of_whoever_has_it() {
+    for (theirs, expected) in [
+        (Some(reply(201)), Ok(Answer { reply: reply(201), replayed: true })),
+        (None, Err("InFlight".to_owned())),
+    ] {
+        let mut store = free();
+        store.expect_renew().times(1).returning(|_, _, _| Ok(false));
+        store.expect_complete().times(1).returning(move |_, _, _, _| Ok(Completed::Lost(theirs.clone())));
+        let once = engine(store, TIMES);
+        assert_eq!(told(once.run(key(), work(&Arc::default(), Duration::from_mins(2), 200)).await), expected);
+        assert!(metric(&once, r#"idempotency_leases_lost_total{route="/x"} 1"#), "told once");
+    }
+}
+
+#[tokio::test]
+async fn whoever_stood_still_after_the_claim_looks_again_before_the_work_begins() {
+    for still_ours in [true, false] {
+        let mut store = MockIdempotencyStore::new();
+        store.expect_claim().returning(|_, _, _| {
+            // As a stopped process has it: the clock goes on, and nothing else.
+            let stopped = std::time::Instant::now();
+            while stopped.elapsed() < Duration::from_millis(150) {
+                std::hint::spin_loop();
+            }
+            Ok(Claimed::Won)
+        });
+        store.expect_renew().times(1).returning(move |_, _, _| Ok(still_ours));
+        store.expect_complete().returning(|_, _, _, _| Ok(Completed::Stored));
+        let began = Arc::default();
+        let answer = engine(store, Times { lease: Duration::from_millis(200), ..TIMES }).run(key(), work(&began, Duration::ZERO, 200)).await;
+        assert_eq!((answer.is_ok(), began.load(Ordering::Relaxed)), (still_ours, usize::from(still_ours)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_panics_frees_its_key() {
+    let mut store = free();
+    store.expect_release().times(1).returning(|_, _| Ok(()));
+    let once = engine(store, TIMES);
+    let answer = once.run(key(), async { panic!("on purpose") }).await;
+    assert_eq!(told(answer), Err("Panicked".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_is_given_up_frees_its_key() {
+    let mut store = free();
+    store.expect_renew().returning(|_, _, _| Ok(true));
+    store.expect_release().times(1).returning(|_, _| Ok(()));
+    let once = engine(store, TIMES);
+    let began: Arc<AtomicUsize> = Arc::default();
+    let running = tokio::spawn({
+        let (once, work) = (Arc::clone(&once), work(&began, Duration::from_hours(1), 200));
+        async move { once.run(key(), work).await }
+    });
+    while began.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(tokio::time::timeout(Duration::from_mins(1), once.works.finish()).await.is_err(), "it is waited for");
+    once.works.give_up().await;
+    assert_eq!(told(running.await.expect("an answer")), Err("ShuttingDown".to_owned()));
+    assert_eq!(told(once.run(key(), work(&Arc::default(), Duration::ZERO, 200)).await), Err("ShuttingDown".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_changes_nothing() {
+    let kept = Arc::new(AtomicUsize::new(0));
+    let mut store = free();
+    let count = Arc::clone(&kept);
+    store.expect_complete().times(1).returning(move |_, _, _, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(Completed::Stored)
+    });
+    let once = engine(store, TIMES);
+    let impatient = tokio::time::timeout(Duration::from_secs(1), once.run(key(), work(&Arc::default(), Duration::from_secs(5), 200)));
+    assert!(impatient.await.is_err());
+    once.works.finish().await;
+    assert_eq!(kept.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn twins_in_one_process_look_one_at_a_time() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let mut store = MockIdempotencyStore::new();
+    let (began, count) = (Instant::now(), Arc::clone(&looks));
+    store.expect_claim().returning(move |key, _, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let done = began.elapsed() > Duration::from_secs(4);
+        Ok(if done { Claimed::Done(key.fingerprint, reply(200)) } else { Claimed::Leased(key.fingerprint) })
+    });
+    let metrics = Arc::new(Metrics::new(1).expect("metrics"));
+    let times = Times { wait: Duration::from_secs(10), ..TIMES };
+    let once = Arc::new(Once::new(Arc::new(store), Arc::new(Works::new(100)), metrics, times));
+    let twins = (0..100).map(|_| once.run(key(), work(&Arc::default(), Duration::ZERO, 200)));
+    for answer in futures_util::future::join_all(twins).await {
+        assert_eq!(told(answer), Ok(Answer { reply: reply(200), replayed: true }));
+    }
+    // Each looks once to begin with and once in the end; in between, one of them, at most some ten times a second.
+    let looks = looks.load(Ordering::Relaxed);
+    assert!((200..260).contains(&looks), "{looks} looks");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_what_is_allowed_there_is_no_more_work() {
+    let mut store = MockIdempotencyStore::new();
+    store.expect_claim().returning(|_, _, _| Ok(Claimed::Won));
+    store.expect_complete().returning(|_, _, _, _| Ok(Completed::Stored));
+    let once = engine(store, TIMES);
+    let three = (0..3).map(|_| once.run(key(), work(&Arc::default(), Duration::from_secs(1), 200)));
+    let answers: Vec<_> = futures_util::future::join_all(three).await.into_iter().map(told).collect();
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2);
+    assert!(answers.contains(&Err("Overloaded".to_owned())));
+}
