@@ -39,7 +39,10 @@ impl From<GuardError> for CacheError {
 
 impl From<GuardError> for StoreDown {
     fn from(error: GuardError) -> Self {
-        Self(error.into())
+        match error {
+            GuardError::Open => Self::NotAsked(error.into()),
+            GuardError::Timeout | GuardError::Failed(_) => Self::NoAnswer(error.into()),
+        }
     }
 }
 

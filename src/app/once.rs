@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -29,6 +29,8 @@ const STORE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long, and how often, an answer is tried to be kept.
 const STORE_LIMIT: Duration = Duration::from_mins(1);
 const STORE_PAUSE: Duration = Duration::from_millis(200);
+/// How long, beyond its lease, a claim that nobody heard of is tried to be taken back.
+const TAKE_BACK_LIMIT: Duration = Duration::from_mins(1);
 /// The first and the longest pause between two looks at a key that another instance has.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
@@ -203,42 +205,47 @@ impl Once {
         if !matches!(first, Claim::InFlight) || self.times.wait.is_zero() {
             return Ok(first);
         }
+        // One twin of this process looks at the store; the others wait for their turn, and find the answer there at once.
         let room = self.rooms.enter(key.hash);
-        let look = async {
-            // One twin of this process looks at the store; the others wait for their turn, and find the answer there at once.
-            let _turn = room.turn.lock().await;
-            let mut pause = LOOK_PAUSE.0;
-            loop {
-                let claim = self.claim_once(&key).await;
-                if !matches!(claim, Ok(Claim::InFlight)) {
-                    return claim;
-                }
-                let _called_or_not = tokio::time::timeout(pause.mul_f64(0.5 + fastrand::f64()), room.finished.notified()).await;
-                pause = (pause * 2).min(LOOK_PAUSE.1);
+        let Ok(_turn) = timeout_at(until, room.turn.lock()).await else { return Ok(Claim::InFlight) };
+        let mut pause = LOOK_PAUSE.0;
+        loop {
+            // Never left in the middle: it may be won.
+            let claim = self.claim_once(&key).await?;
+            if !matches!(claim, Claim::InFlight) || Instant::now() >= until || self.works.closing.is_cancelled() {
+                return Ok(claim);
             }
-        };
-        tokio::select! {
-            claim = look => claim,
-            () = tokio::time::sleep_until(until) => Ok(Claim::InFlight),
-            () = self.works.closing.cancelled() => Ok(Claim::InFlight),
+            let next = until.min(Instant::now() + pause.mul_f64(0.5 + fastrand::f64()));
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = room.finished.notified() => {}
+                () = self.works.closing.cancelled() => {}
+            }
+            pause = (pause * 2).min(LOOK_PAUSE.1);
         }
     }
 
     async fn claim_once(&self, key: &IdempotencyKey) -> Result<Claim, StoreDown> {
-        let (owner, since) = (Owner::draw(), Instant::now());
-        Ok(match self.store.claim(key, owner, self.times.lease).await? {
-            Claimed::Won => Claim::Won(Lease {
-                store: Arc::clone(&self.store),
-                key: key.clone(),
-                owner,
-                length: self.times.lease,
-                since,
-                lost: AtomicBool::new(false),
-            }),
-            Claimed::Leased(fingerprint) | Claimed::Done(fingerprint, _) if fingerprint != key.fingerprint => Claim::Mismatch,
-            Claimed::Leased(_) => Claim::InFlight,
-            Claimed::Done(_, reply) => Claim::Replay(reply),
-        })
+        let lease = Lease {
+            store: Arc::clone(&self.store),
+            key: key.clone(),
+            owner: Owner::draw(),
+            length: self.times.lease,
+            since: Instant::now(),
+            lost: AtomicBool::new(false),
+        };
+        match self.store.claim(key, lease.owner, lease.length).await {
+            Ok(Claimed::Won) => Ok(Claim::Won(lease)),
+            Ok(Claimed::Leased(fingerprint) | Claimed::Done(fingerprint, _)) if fingerprint != key.fingerprint => Ok(Claim::Mismatch),
+            Ok(Claimed::Leased(_)) => Ok(Claim::InFlight),
+            Ok(Claimed::Done(_, reply)) => Ok(Claim::Replay(reply)),
+            Err(error) => {
+                if let StoreDown::NoAnswer(_) = error {
+                    self.works.runtime.spawn(self.works.tasks.track_future(lease.take_back(self.works.giving_up.clone())));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Does the work while holding the key, and keeps its answer or frees the key.
@@ -341,6 +348,18 @@ impl Lease {
 
     async fn complete(&self, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
         self.store.complete(&self.key, self.owner, reply, keep).await
+    }
+
+    /// Sees to it that a claim that nobody heard of holds up nobody: a store that hangs may carry it out when it wakes.
+    async fn take_back(self, giving_up: CancellationToken) {
+        let mut answered = 0;
+        // Twice, since the first answer may have overtaken the claim.
+        while answered < 2 && self.since.elapsed() < self.length + TAKE_BACK_LIMIT && !giving_up.is_cancelled() {
+            tokio::time::sleep(STORE_PAUSE).await;
+            if self.store.release(&self.key, self.owner).await.is_ok() {
+                answered += 1;
+            }
+        }
     }
 
     async fn release(self) {

@@ -169,10 +169,16 @@ pub struct Swept {
     pub records: Vec<Records>,
 }
 
-/// A store of leases that did not answer, or could not do what it was asked.
+/// Why a store of leases did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-#[error("ask the store of idempotency keys")]
-pub struct StoreDown(#[source] pub anyhow::Error);
+pub enum StoreDown {
+    /// It was not even asked: nothing has changed.
+    #[error("reach the store of idempotency keys")]
+    NotAsked(#[source] anyhow::Error),
+    /// It gave no answer, or none that makes sense: what was asked may still happen.
+    #[error("get the answer of the store of idempotency keys")]
+    NoAnswer(#[source] anyhow::Error),
+}
 
 /// What is passed on to the service behind a webhook.
 #[derive(Clone, Debug)]

@@ -129,6 +129,16 @@ impl std::str::FromStr for KeyStore {
     }
 }
 
+impl std::fmt::Display for KeyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+            Self::Memory => "memory",
+        })
+    }
+}
+
 pub(super) fn idempotency(r: &mut Reader) -> Idempotency {
     let redis_url = r.url("idempotency.redis_url", understood_by_redis);
     let secret = r.secret("idempotency.secret");
@@ -157,8 +167,7 @@ pub(super) fn read(r: &mut Reader, signing: &Signing, redis: &Redis, idempotency
         let keep =
             r.duration_within(&format!("{route}.keep"), Duration::from_hours(24), Duration::from_secs(1)..=Duration::from_hours(7 * 24));
         let wait = r.duration_within(&format!("{route}.wait"), Duration::ZERO, Duration::ZERO..=Duration::from_mins(1));
-        let store = r.optional(&format!("{route}.store"));
-        let store = store.unwrap_or(if has_redis { KeyStore::Redis } else { KeyStore::Postgres });
+        let store = r.parsed(&format!("{route}.store"), if has_redis { KeyStore::Redis } else { KeyStore::Postgres });
         if store == KeyStore::Redis && !has_redis {
             r.complain(&format!("{route}.store"), "needs a Redis: set REDIS_URL or CXDA_IDEMPOTENCY__REDIS_URL");
         }
@@ -213,7 +222,7 @@ fn auth(r: &mut Reader, route: &str, signing: &Signing) -> Option<Auth> {
         "hmac" => Auth::Hmac {
             scheme: SigningScheme {
                 header: r.header(&format!("{name}.header"), Some("X-Cognigy-Signature")).unwrap_or_default(),
-                encoding: r.optional(&format!("{name}.encoding")).unwrap_or(Encoding::Hex),
+                encoding: r.parsed(&format!("{name}.encoding"), Encoding::Hex),
                 signed_headers: headers(r, &format!("{name}.signed_headers")),
                 timestamp_header: r.header(&format!("{name}.timestamp_header"), None),
                 tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)),
@@ -230,7 +239,13 @@ fn keys(r: &mut Reader, name: &str, standard: bool, signing: &Signing) -> Keyrin
     let Some(secret) = r.secret(name) else { return signing.keys.clone() };
     let text = secret.expose_secret();
     let (bytes, least) = match text.strip_prefix(STANDARD_SECRET).filter(|_| standard) {
-        Some(base64) => (BASE64.decode(base64).unwrap_or_default(), MIN_STANDARD_SECRET_LEN),
+        Some(base64) => {
+            let Ok(bytes) = BASE64.decode(base64) else {
+                r.complain(name, format!("must be base64 after {STANDARD_SECRET}"));
+                return Keyring::unnamed(None);
+            };
+            (bytes, MIN_STANDARD_SECRET_LEN)
+        }
         None if standard => (text.as_bytes().to_vec(), MIN_STANDARD_SECRET_LEN),
         None => (text.as_bytes().to_vec(), MIN_SECRET_LEN),
     };
@@ -281,7 +296,9 @@ fn fields(r: &mut Reader, name: &str) -> Option<Vec<Vec<String>>> {
     let pointers = (0..len).map(|at| {
         let name = format!("{name}[{at}]");
         let pointer = r.optional::<String>(&name)?;
-        let Some(names) = pointer.strip_prefix('/') else {
+        // RFC 6901 section 3 knows ~0 and ~1, and no other escape.
+        let well_escaped = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        let Some(names) = pointer.strip_prefix('/').filter(|_| well_escaped) else {
             r.complain(&name, "must be a JSON pointer, such as /dialogId");
             return None;
         };

@@ -82,7 +82,7 @@ pub fn canonical_at(json: &[u8], path: &[String]) -> Result<Option<String>, Uncl
             }
             Some(b'[') => {
                 let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| unclear(Ambiguity::Unreadable))?;
-                name.parse::<usize>().ok().and_then(|index| items.get(index).copied())
+                index(name).and_then(|index| items.get(index).copied())
             }
             _ => None,
         };
@@ -106,6 +106,12 @@ pub fn pointer<'n>(names: impl Iterator<Item = &'n str>) -> String {
         let short: String = name.chars().take(64).collect();
         pointer + "/" + &short.replace('~', "~0").replace('/', "~1")
     })
+}
+
+/// An index as RFC 6901 section 4 spells it: without a sign, and without zeros before it.
+fn index(name: &str) -> Option<usize> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
+    name.parse().ok().filter(|_| plain)
 }
 
 /// The whole document, where it is one.
@@ -148,20 +154,13 @@ fn check(json: &str, path: &mut Vec<String>) -> Result<(), Unclear> {
     }
 }
 
-/// The digits that it takes to tell any double from its neighbours, and the most that a program prints of one.
-const DOUBLE_DIGITS: usize = 17;
-
-/// Whether a double holds a number as exactly as it was told: a whole number, which may be an id, in its very value or as
-/// the double is printed; a fraction to its last digit, unless there are more of them than a double has.
+/// Whether a double holds a number: it is a print of that double, the shortest or that of 17 digits, or its very value. So two
+/// numbers that become one are prints of one double.
 fn is_exact(number: &str) -> bool {
     let Ok(double) = number.parse::<f64>() else { return false };
     let told = digits(number);
-    let (significant, last) = (&told.0, told.1);
-    if !double.is_finite() || (double == 0.0) != significant.is_empty() {
-        return false;
-    }
-    let is_short_fraction = last < 0 && significant.len() <= DOUBLE_DIGITS;
-    is_short_fraction || digits(&format!("{double:e}")) == told || digits(&format!("{double:.0}")) == told
+    double.is_finite()
+        && [format!("{double:e}"), format!("{double:.16e}"), format!("{double:.0}")].iter().any(|print| digits(print) == told)
 }
 
 /// A number without its sign: its digits from the first to the last that is not zero, and the power of ten of that last one.
@@ -229,7 +228,9 @@ mod tests {
         let input = r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#;
         let output =
             r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#;
-        assert_eq!(of(input).as_deref(), Ok(output));
+        // The double nearest to the first number is another number: 333333333.33333331, in 17 digits.
+        assert_eq!(refused(input), Some(("/numbers/0".to_owned(), Ambiguity::InexactNumber)));
+        assert_eq!(of(&input.replace("333.33333329", "333.3333333")).as_deref(), Ok(output));
         // Section 3.2.3: sorted by UTF-16 code units.
         let input = r#"{"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One","\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"}"#;
         let output = "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u{80}\":\"Control\",\"ö\":\"Latin Small Letter O With Diaeresis\",\"€\":\"Euro Sign\",\"😀\":\"Emoji: Grinning Face\",\"\u{fb33}\":\"Hebrew Letter Dalet With Dagesh\"}";
@@ -255,7 +256,16 @@ mod tests {
 
     #[test]
     fn a_number_that_a_double_cannot_hold_is_refused() {
-        for json in ["9007199254740993", "1e400", "0.1000000000000000055", "1e-400", "12345678901234567890", "1e-99999999999999999999"] {
+        for json in [
+            "9007199254740993",
+            "1e400",
+            "0.1000000000000000055",
+            "0.30000000000000001",
+            "1234567890123456.7",
+            "1e-400",
+            "12345678901234567890",
+            "1e-99999999999999999999",
+        ] {
             assert_eq!(refused(json), Some((String::new(), Ambiguity::InexactNumber)), "{json}");
         }
         assert_eq!(refused(r#"{"a":[0,{"b/c":9007199254740993}]}"#), Some(("/a/1/b~1c".to_owned(), Ambiguity::InexactNumber)));
@@ -283,7 +293,9 @@ mod tests {
         let at = |path: &[&str]| canonical_at(json, &path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         assert_eq!(at(&["a", "b/c", "1", "d"]), Ok(Some("\"x\"".to_owned())));
         assert_eq!(at(&["a", "b/c", "0"]), Ok(Some("10".to_owned())));
-        for nothing in [&["n"][..], &["x"], &["a", "b/c", "2"], &["a", "b/c", "x"], &["a", "b/c", "0", "y"]] {
+        for nothing in
+            [&["n"][..], &["x"], &["a", "b/c", "2"], &["a", "b/c", "x"], &["a", "b/c", "00"], &["a", "b/c", "+0"], &["a", "b/c", "0", "y"]]
+        {
             assert_eq!(at(nothing), Ok(None), "{nothing:?}");
         }
         assert_eq!(at(&["t"]), Err(Unclear::At { pointer: "/t".to_owned(), why: Ambiguity::DuplicateMember }));
@@ -296,6 +308,7 @@ mod tests {
             let double = f64::from_bits(bits);
             prop_assume!(double.is_finite());
             prop_assert!(is_exact(&format!("{double:e}")), "{double:e}");
+            prop_assert!(is_exact(&format!("{double:.16e}")), "{double:.16e}");
             prop_assert!(is_exact(&format!("{double}")), "{double}");
             let text = of(&format!("{double:e}"));
             prop_assert_eq!(text.ok().and_then(|text| text.parse::<f64>().ok()), Some(double));

@@ -115,7 +115,7 @@ fn key_header<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>,
         return if twice { Err(invalid("duplicate_header", format!("the header {name} is there twice"))) } else { Ok(None) };
     };
     match value.to_str() {
-        Ok(value) if value.len() <= MAX_KEY => Ok(Some(value)),
+        Ok(value) if value.len() <= MAX_KEY && value.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(value)),
         _ => Err(invalid("invalid_header", format!("the header {name} must be at most {MAX_KEY} visible ASCII characters"))),
     }
 }

@@ -99,7 +99,10 @@ impl PostgresIdempotency {
         if outcome.as_ref().is_err_and(retryable) {
             outcome = self.run_once(statement, parameters, deadline).await;
         }
-        outcome.map_err(|error| StoreDown(error.into()))
+        outcome.map_err(|error| match error {
+            StoreError::Unavailable(_) | StoreError::Busy => StoreDown::NotAsked(error.into()),
+            StoreError::Timeout | StoreError::Interrupted(_) | StoreError::Refused(_) => StoreDown::NoAnswer(error.into()),
+        })
     }
 
     async fn run_once(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)], deadline: Instant) -> Result<Vec<Row>, StoreError> {
@@ -148,7 +151,7 @@ impl IdempotencyStore for PostgresIdempotency {
             [&&*key.scope, &key.hash.as_bytes(), &owner.uuid(), &key.fingerprint.as_bytes(), &lease.as_secs_f64()];
         for _ in 0..TRIES {
             if let Some(row) = self.run(CLAIM, &parameters).await?.first() {
-                let found = found(row).map_err(StoreDown)?;
+                let found = found(row).map_err(StoreDown::NoAnswer)?;
                 return Ok(match found.reply {
                     Some(reply) => Claimed::Done(found.fingerprint, reply),
                     None if found.owner == owner => Claimed::Won,
@@ -156,7 +159,7 @@ impl IdempotencyStore for PostgresIdempotency {
                 });
             }
         }
-        Err(StoreDown(anyhow::anyhow!("the key changed hands {TRIES} times while it was claimed")))
+        Err(StoreDown::NoAnswer(anyhow::anyhow!("the key changed hands {TRIES} times while it was claimed")))
     }
 
     async fn renew(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<bool, StoreDown> {
@@ -166,8 +169,8 @@ impl IdempotencyStore for PostgresIdempotency {
     }
 
     async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
-        let headers = serde_json::to_string(&reply.headers).map_err(|error| StoreDown(error.into()))?;
-        let status = i16::try_from(reply.status).map_err(|error| StoreDown(error.into()))?;
+        let headers = serde_json::to_string(&reply.headers).map_err(|error| StoreDown::NotAsked(error.into()))?;
+        let status = i16::try_from(reply.status).map_err(|error| StoreDown::NotAsked(error.into()))?;
         let parameters: [&(dyn ToSql + Sync); 8] = [
             &&*key.scope,
             &key.hash.as_bytes(),
@@ -182,7 +185,7 @@ impl IdempotencyStore for PostgresIdempotency {
             return Ok(Completed::Stored);
         }
         let rows = self.run(READ, &parameters[..2]).await?;
-        let there = rows.first().map(found).transpose().map_err(StoreDown)?;
+        let there = rows.first().map(found).transpose().map_err(StoreDown::NoAnswer)?;
         Ok(match there {
             // Kept by an earlier try whose answer was lost.
             Some(Found { owner: author, reply: Some(_), .. }) if author == owner => Completed::Stored,

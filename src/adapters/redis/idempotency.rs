@@ -200,8 +200,8 @@ impl IdempotencyStore for RedisIdempotency {
         let (outcome, found): (String, Option<Vec<u8>>) = self.run(&CLAIM, key, owner, lease, b"").await?;
         let found = found.unwrap_or_default();
         match outcome.as_str() {
-            "done" => decode(&found).map(|(_, fingerprint, reply)| Claimed::Done(fingerprint, reply)).map_err(StoreDown),
-            "leased" => lease_fingerprint(&found).map(Claimed::Leased).map_err(StoreDown),
+            "done" => decode(&found).map(|(_, fingerprint, reply)| Claimed::Done(fingerprint, reply)).map_err(StoreDown::NoAnswer),
+            "leased" => lease_fingerprint(&found).map(Claimed::Leased).map_err(StoreDown::NoAnswer),
             _ => {
                 self.note(key, Change::Leased(unix_millis() + millis(lease)));
                 Ok(Claimed::Won)
@@ -218,9 +218,9 @@ impl IdempotencyStore for RedisIdempotency {
     }
 
     async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
-        let record = encode(key, owner, reply).map_err(StoreDown)?;
+        let record = encode(key, owner, reply).map_err(StoreDown::NoAnswer)?;
         let (stored, found): (bool, Option<Vec<u8>>) = self.run(&COMPLETE, key, owner, keep, &record).await?;
-        let theirs = found.as_deref().map(decode).transpose().map_err(StoreDown)?;
+        let theirs = found.as_deref().map(decode).transpose().map_err(StoreDown::NoAnswer)?;
         match theirs {
             // Kept by an earlier try whose answer was lost.
             Some((author, ..)) if author == owner => {}
@@ -247,13 +247,13 @@ impl IdempotencyStore for RedisIdempotency {
                 for (key, change) in changes {
                     newer.entry(key).or_insert(change);
                 }
-                Err(StoreDown(error))
+                Err(StoreDown::NoAnswer(error))
             }
         }
     }
 
     async fn ready(&self) -> Result<(), StoreDown> {
-        self.pool.run::<()>(&redis::cmd("PING")).await.context("ping Redis").map_err(StoreDown)
+        self.pool.run::<()>(&redis::cmd("PING")).await.context("ping Redis").map_err(StoreDown::NoAnswer)
     }
 }
 

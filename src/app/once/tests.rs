@@ -28,7 +28,7 @@ fn first(status: u16) -> Result<Answer, OnceError<Failure>> {
 }
 
 fn down() -> StoreDown {
-    StoreDown(anyhow!("gone"))
+    StoreDown::NotAsked(anyhow!("gone"))
 }
 
 /// A store that gives the key to whoever asks.
@@ -134,10 +134,7 @@ async fn a_store_that_fails_between_leaves_the_work_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_lost_the_key_gives_the_answer_of_whoever_has_it() {
-    for (theirs, expected) in [
-        (Some(reply(201)), Ok(Answer { reply: reply(201), replayed: true })),
-        (None, Err("InFlight".to_owned())),
-    ] {
+    for (theirs, expected) in [(Some(reply(201)), Ok(Answer { reply: reply(201), replayed: true })), (None, Err("InFlight".to_owned()))] {
         let mut store = free();
         store.expect_renew().times(1).returning(|_, _, _| Ok(false));
         store.expect_complete().times(1).returning(move |_, _, _, _| Ok(Completed::Lost(theirs.clone())));
@@ -162,7 +159,8 @@ async fn whoever_stood_still_after_the_claim_looks_again_before_the_work_begins(
         store.expect_renew().times(1).returning(move |_, _, _| Ok(still_ours));
         store.expect_complete().returning(|_, _, _, _| Ok(Completed::Stored));
         let began = Arc::default();
-        let answer = engine(store, Times { lease: Duration::from_millis(200), ..TIMES }).run(key(), work(&began, Duration::ZERO, 200)).await;
+        let answer =
+            engine(store, Times { lease: Duration::from_millis(200), ..TIMES }).run(key(), work(&began, Duration::ZERO, 200)).await;
         assert_eq!((answer.is_ok(), began.load(Ordering::Relaxed)), (still_ours, usize::from(still_ours)));
     }
 }
