@@ -172,7 +172,7 @@ pub struct Swept {
 /// Why a store of leases did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreDown {
-    /// It was not even asked: nothing has changed.
+    /// It could not be asked, or refused: nothing has changed.
     #[error("reach the store of idempotency keys")]
     NotAsked(#[source] anyhow::Error),
     /// It gave no answer, or none that makes sense: what was asked may still happen.

@@ -9,7 +9,7 @@ use cxone_data_action::adapters::memory::idempotency::MemoryIdempotency;
 use cxone_data_action::adapters::postgres::connect::Connector;
 use cxone_data_action::adapters::postgres::idempotency::PostgresIdempotency;
 use cxone_data_action::adapters::redis::idempotency::RedisIdempotency;
-use cxone_data_action::app::ports::{Claimed, Completed, IdempotencyStore, Records};
+use cxone_data_action::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown};
 use cxone_data_action::config::{Config, Flags};
 use cxone_data_action::domain::{Hasher, IdempotencyKey, KeySource, Owner, StoredReply};
 use cxone_data_action::metrics::Metrics;
@@ -250,6 +250,20 @@ async fn a_record_that_nobody_can_read_is_held_and_not_overwritten() {
     assert!(store.claim(&key, owner, LONG).await.is_err());
     assert!(store.complete(&key, owner, &reply("x"), LONG).await.is_err());
     assert_eq!(redis.run::<String>(&["GET", &name]).await, "something else");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_full_still_replays_what_is_done() {
+    let redis = Redis::start().await;
+    let (store, done) = (redis_store(&redis), key("done before", "a"));
+    let owner = won(&store, &done, LONG).await;
+    store.complete(&done, owner, &reply("x"), LONG).await.expect("an answer");
+    let () = redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for nth in 0..20 {
+        let claim = store.claim(&key(&format!("new {nth}"), "a"), Owner::draw(), LONG).await;
+        assert!(matches!(claim, Err(StoreDown::NotAsked(_))), "{claim:?}");
+    }
+    assert_eq!(store.claim(&done, Owner::draw(), LONG).await.expect("an answer"), Claimed::Done(done.fingerprint, reply("x")));
 }
 
 #[tokio::test]

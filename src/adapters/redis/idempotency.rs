@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use bb8_redis::redis::{self, InfoDict, Script};
+use bb8_redis::redis::{self, ErrorKind, InfoDict, RedisError, Script};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -117,7 +117,14 @@ impl RedisIdempotency {
         let mut invocation = script.key(format!("cxda:idem:v1:{{{}}}:lease", key.hash));
         invocation.key(format!("cxda:idem:v1:{{{}}}:done", key.hash));
         invocation.arg(lease_value(key, owner)).arg(millis(time).max(1)).arg(record);
-        Ok(self.guard.call(self.pool.run_script(&invocation)).await?)
+        // A server that refuses is there: on a full one, what is done can still be replayed.
+        let answer = async {
+            match self.pool.run_script(&invocation).await {
+                Err(error) if is_refusal(&error) => Ok(Err(StoreDown::NotAsked(error))),
+                answer => answer.map(Ok),
+            }
+        };
+        self.guard.call(answer).await?
     }
 
     fn note(&self, key: &IdempotencyKey, change: Change) {
@@ -153,6 +160,11 @@ impl RedisIdempotency {
         let records = |((scope, state), count): ((&Arc<str>, &'static str), u64)| Records { scope: scope.to_string(), state, count };
         Ok(indices.into_iter().zip(counts).map(records).collect())
     }
+}
+
+/// Whether the server itself answered with an error; then its script has changed nothing.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<RedisError>().is_some_and(|error| matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension))
 }
 
 fn index(scope: &str, state: &str) -> String {
