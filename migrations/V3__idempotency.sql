@@ -15,5 +15,7 @@ CREATE TABLE idempotency (
     CHECK ((state = 'done') = (status IS NOT NULL AND headers IS NOT NULL AND body IS NOT NULL))
 );
 
--- For the sweep, which deletes what is over, oldest first, and counts what is not, by this index alone.
-CREATE INDEX idempotency_expires_at ON idempotency (expires_at) INCLUDE (scope, state);
+-- For the sweep, which deletes what is over, oldest first.
+CREATE INDEX idempotency_expires_at ON idempotency (expires_at);
+-- For the count of what is under way, which is little beside what is done.
+CREATE INDEX idempotency_leased ON idempotency (scope) WHERE state = 'leased';

@@ -81,7 +81,7 @@ impl Rollback {
 
 /// What became of a request that may be done once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Once {
+pub enum Outcome {
     /// It was the first, and did the work.
     First,
     /// It got the first one's answer.
@@ -94,7 +94,7 @@ pub enum Once {
     StoreDown,
 }
 
-impl Once {
+impl Outcome {
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -211,7 +211,7 @@ impl Metrics {
     }
 
     /// A request that may be done once.
-    pub fn once(&self, route: &str, outcome: Once) {
+    pub fn once(&self, route: &str, outcome: Outcome) {
         self.once.with_label_values(&[route, outcome.as_str()]).inc();
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use anyhow::Context;
+use futures_util::future::join;
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 
@@ -37,7 +38,7 @@ const PARTITION_RETRY: Duration = Duration::from_mins(1);
 /// Attaching a partition reads the whole default one.
 const PARTITION_PATIENCE: Duration = Duration::from_mins(1);
 
-/// What is given up at the end of the grace period still frees its keys.
+/// What is given up at the end of the grace period still frees its keys, and tells its caller.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where customers and audit rows are.
@@ -107,7 +108,7 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
     let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))
         .workers(config.http.workers)
         .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(config.shutdown.grace.as_secs() + u64::from(config.shutdown.grace.subsec_nanos() > 0))
+        .shutdown_timeout((config.shutdown.grace + GIVE_UP_PATIENCE).as_secs() + 1)
         .disable_signals()
         .bind(config.http.listen)
         .with_context(|| format!("listen on {} (http.listen)", config.http.listen))?;
@@ -158,12 +159,22 @@ impl Running {
         tracing::info!(drain_delay = ?self.drain_delay, "shutting down");
         self.health.draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(self.drain_delay).await;
-        let grace = tokio::time::Instant::now() + self.grace;
-        self.http.1.stop(true).await;
         let works = &self.webhooks.works;
-        if tokio::time::timeout_at(grace, futures_util::future::join(works.finish(), self.lookup.finish())).await.is_err() {
+        let grace = tokio::time::Instant::now() + self.grace;
+        works.stop_waiting();
+        let finished = async {
+            self.http.1.stop(true).await;
+            join(works.finish(), self.lookup.finish()).await;
+        };
+        let given_up = async {
+            tokio::time::sleep_until(grace).await;
             tracing::warn!(grace = ?self.grace, "something was still under way at the end of the grace period");
-            let _freed_or_not = tokio::time::timeout(GIVE_UP_PATIENCE, works.give_up()).await;
+            works.give_up();
+            tokio::time::sleep(GIVE_UP_PATIENCE).await;
+        };
+        tokio::select! {
+            _ = finished => {}
+            () = given_up => {}
         }
         self.webhooks.close();
         if let Some(keeper) = &self.keeper {

@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::ports::{Claimed, Completed, IdempotencyStore, StoreDown};
 use crate::domain::{IdempotencyKey, Owner, StoredReply};
-use crate::metrics::{Metrics, Once as Outcome};
+use crate::metrics::{Metrics, Outcome};
 use rooms::Rooms;
 
 /// How long an answer that cannot be kept is held back. After that it leaves: the work is done, and a caller that is told
@@ -31,6 +31,9 @@ const STORE_LIMIT: Duration = Duration::from_mins(1);
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// How long, beyond its lease, a claim that nobody heard of is tried to be taken back.
 const TAKE_BACK_LIMIT: Duration = Duration::from_mins(1);
+const TAKE_BACK_PAUSE: Duration = Duration::from_secs(2);
+/// How many of them at a time. The leases of those beyond end by themselves.
+const MAX_TAKE_BACKS: usize = 64;
 /// The first and the longest pause between two looks at a key that another instance has.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
@@ -38,6 +41,10 @@ const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::f
 pub struct Works {
     tasks: TaskTracker,
     slots: Arc<Semaphore>,
+    /// For those who wait for somebody else's answer, so that they take no work's place.
+    seats: Arc<Semaphore>,
+    /// For claims that are taken back.
+    claims_lost: Arc<Semaphore>,
     runtime: Handle,
     /// Nobody waits for somebody else's answer any more.
     closing: CancellationToken,
@@ -108,7 +115,7 @@ enum Claim {
     Mismatch,
 }
 
-/// The right to do a piece of work. Ends by [`Lease::complete`] or [`Lease::release`], else by itself.
+/// The right to do a piece of work. Ends when it is completed, released or taken back, else by itself.
 #[must_use]
 struct Lease {
     store: Arc<dyn IdempotencyStore>,
@@ -125,10 +132,22 @@ impl Works {
         Self {
             tasks: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(max_in_flight)),
+            seats: Arc::new(Semaphore::new(max_in_flight)),
+            claims_lost: Arc::new(Semaphore::new(MAX_TAKE_BACKS)),
             runtime: Handle::current(),
             closing: CancellationToken::new(),
             giving_up: CancellationToken::new(),
         }
+    }
+
+    /// Sends away whoever waits for somebody else's answer. Work is still taken.
+    pub fn stop_waiting(&self) {
+        self.closing.cancel();
+    }
+
+    /// Drops what is under way, and frees its keys.
+    pub fn give_up(&self) {
+        self.giving_up.cancel();
     }
 
     /// Takes no more work, and waits for what is under way.
@@ -138,10 +157,15 @@ impl Works {
         self.tasks.wait().await;
     }
 
-    /// Drops what is under way, and waits until its keys are free.
-    pub async fn give_up(&self) {
-        self.giving_up.cancel();
-        self.tasks.wait().await;
+    /// Sees to it, in the background, that a lease nobody can use holds up nobody.
+    fn take_back(&self, lease: Lease) {
+        let Ok(place) = Arc::clone(&self.claims_lost).try_acquire_owned() else { return };
+        let closing = self.closing.clone();
+        let work = async move {
+            let _place = place;
+            lease.take_back(closing).await;
+        };
+        self.runtime.spawn(self.tasks.track_future(work.in_current_span()));
     }
 }
 
@@ -158,16 +182,13 @@ impl Once {
         work: impl Future<Output = Result<StoredReply, E>> + Send + 'static,
     ) -> Result<Answer, OnceError<E>> {
         let works = &self.works;
-        if works.closing.is_cancelled() {
+        if works.tasks.is_closed() {
             return Err(OnceError::ShuttingDown);
         }
         let slot = Arc::clone(&works.slots).try_acquire_owned().map_err(|_| OnceError::Overloaded)?;
         let (tell, told) = oneshot::channel();
         let this = Arc::clone(self);
-        let task = async move {
-            let _slot = slot;
-            this.attend(key, work, tell).await;
-        };
+        let task = async move { this.attend(key, slot, work, tell).await };
         works.runtime.spawn(works.tasks.track_future(task.in_current_span()));
         told.await.unwrap_or(Err(OnceError::Panicked))
     }
@@ -175,16 +196,30 @@ impl Once {
     async fn attend<E>(
         &self,
         key: IdempotencyKey,
+        slot: OwnedSemaphorePermit,
         work: impl Future<Output = Result<StoredReply, E>>,
-        tell: oneshot::Sender<Result<Answer, OnceError<E>>>,
+        mut tell: oneshot::Sender<Result<Answer, OnceError<E>>>,
     ) {
         let scope = Arc::clone(&key.scope);
-        let (outcome, answer) = match self.claim(key).await {
+        let (claim, slot) = match self.claim_once(&key).await {
+            Ok(Claim::InFlight) if !self.times.wait.is_zero() => {
+                drop(slot);
+                self.wait(&key, tell.closed()).await
+            }
+            claim => (claim, Some(slot)),
+        };
+        let (outcome, answer) = match claim {
             Ok(Claim::Won(lease)) => {
                 self.metrics.once(&scope, Outcome::First);
-                let room = lease.key.hash;
-                self.carry_out(lease, work, Teller(Some(tell))).await;
-                self.rooms.call(&room);
+                let hash = lease.key.hash;
+                match slot {
+                    Some(_slot) => self.carry_out(lease, work, Teller(Some(tell))).await,
+                    None => {
+                        self.free(lease).await;
+                        let _gone = tell.send(Err(OnceError::Overloaded));
+                    }
+                }
+                self.rooms.call(&hash);
                 return;
             }
             Ok(Claim::Replay(reply)) => (Outcome::Replayed, Ok(Answer { reply, replayed: true })),
@@ -198,30 +233,42 @@ impl Once {
         let _gone = tell.send(answer);
     }
 
-    /// Wants the key; where a twin has it, waits for that one's end as long as the route allows.
-    async fn claim(&self, key: IdempotencyKey) -> Result<Claim, StoreDown> {
+    /// Waits for a twin's end as long as the route allows and the caller is there. With the key, where that one failed, comes a
+    /// slot for the work, unless there is none.
+    async fn wait(&self, key: &IdempotencyKey, gone: impl Future<Output = ()>) -> (Result<Claim, StoreDown>, Option<OwnedSemaphorePermit>) {
         let until = Instant::now() + self.times.wait;
-        let first = self.claim_once(&key).await?;
-        if !matches!(first, Claim::InFlight) || self.times.wait.is_zero() {
-            return Ok(first);
-        }
+        let Ok(_seat) = self.works.seats.try_acquire() else { return (Ok(Claim::InFlight), None) };
+        tokio::pin!(gone);
         // One twin of this process looks at the store; the others wait for their turn, and find the answer there at once.
         let room = self.rooms.enter(key.hash);
-        let Ok(_turn) = timeout_at(until, room.turn.lock()).await else { return Ok(Claim::InFlight) };
+        let _turn = tokio::select! {
+            turn = room.turn.lock() => turn,
+            () = self.enough(until, &mut gone) => return (Ok(Claim::InFlight), None),
+        };
         let mut pause = LOOK_PAUSE.0;
         loop {
             // Never left in the middle: it may be won.
-            let claim = self.claim_once(&key).await?;
-            if !matches!(claim, Claim::InFlight) || Instant::now() >= until || self.works.closing.is_cancelled() {
-                return Ok(claim);
+            let claim = self.claim_once(key).await;
+            match claim {
+                Ok(Claim::InFlight) => {}
+                Ok(Claim::Won(_)) => return (claim, Arc::clone(&self.works.slots).try_acquire_owned().ok()),
+                claim => return (claim, None),
             }
-            let next = until.min(Instant::now() + pause.mul_f64(0.5 + fastrand::f64()));
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
+                () = self.enough(until, &mut gone) => return (claim, None),
+                () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())) => {}
                 () = room.finished.notified() => {}
-                () = self.works.closing.cancelled() => {}
             }
             pause = (pause * 2).min(LOOK_PAUSE.1);
+        }
+    }
+
+    /// Until there is no point in waiting any longer.
+    async fn enough(&self, until: Instant, gone: impl Future<Output = ()>) {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = self.works.closing.cancelled() => {}
+            () = gone => {}
         }
     }
 
@@ -241,7 +288,8 @@ impl Once {
             Ok(Claimed::Done(_, reply)) => Ok(Claim::Replay(reply)),
             Err(error) => {
                 if let StoreDown::NoAnswer(_) = error {
-                    self.works.runtime.spawn(self.works.tasks.track_future(lease.take_back(self.works.giving_up.clone())));
+                    // A store that hangs may carry the claim out when it wakes.
+                    self.works.take_back(lease);
                 }
                 Err(error)
             }
@@ -249,32 +297,41 @@ impl Once {
     }
 
     /// Does the work while holding the key, and keeps its answer or frees the key.
-    async fn carry_out<E>(&self, lease: Lease, work: impl Future<Output = Result<StoredReply, E>>, mut teller: Teller<E>) {
+    async fn carry_out<E>(&self, mut lease: Lease, work: impl Future<Output = Result<StoredReply, E>>, mut teller: Teller<E>) {
         // Whoever was stopped between the claim and now may have lost the key before having begun.
-        if lease.since.elapsed() > lease.length / 2 && !matches!(lease.renew().await, Ok(true)) {
-            return teller.tell(Err(OnceError::InFlight));
-        }
-        let giving_up = self.works.giving_up.cancelled();
-        tokio::pin!(giving_up);
-        let result = tokio::select! {
-            biased;
-            result = AssertUnwindSafe(work).catch_unwind() => result,
-            never = self.keep_renewing(&lease) => match never {},
-            () = &mut giving_up => {
-                tracing::warn!(route = &*lease.key.scope, "work given up at the end of the grace period; its key is free again");
-                lease.release().await;
-                return teller.tell(Err(OnceError::ShuttingDown));
+        if lease.since.elapsed() > lease.length / 2 {
+            let asked = Instant::now();
+            if !matches!(lease.renew().await, Ok(true)) {
+                self.works.take_back(lease);
+                return teller.tell(Err(OnceError::InFlight));
             }
+            lease.since = asked;
+        }
+        let over = CancellationToken::new();
+        let attempt = async {
+            let result = tokio::select! {
+                biased;
+                result = AssertUnwindSafe(work).catch_unwind() => Some(result),
+                () = self.works.giving_up.cancelled() => None,
+            };
+            over.cancel();
+            result
         };
+        // Both to their end: a renewal that is under way must not come after what follows here.
+        let (result, ()) = tokio::join!(attempt, self.keep_renewing(&lease, &over));
         let reply = match result {
-            Ok(Ok(reply)) if reply.is_final() => reply,
+            Some(Ok(Ok(reply))) if reply.is_final() => reply,
             unkept => {
+                if unkept.is_none() {
+                    tracing::warn!(route = &*lease.key.scope, "work given up at the end of the grace period; its key is free again");
+                }
                 // First free, then told: the caller may try again at once.
-                lease.release().await;
+                self.free(lease).await;
                 return teller.tell(match unkept {
-                    Ok(Ok(reply)) => Ok(Answer { reply, replayed: false }),
-                    Ok(Err(error)) => Err(OnceError::Work(error)),
-                    Err(_panic) => Err(OnceError::Panicked),
+                    Some(Ok(Ok(reply))) => Ok(Answer { reply, replayed: false }),
+                    Some(Ok(Err(error))) => Err(OnceError::Work(error)),
+                    Some(Err(_panic)) => Err(OnceError::Panicked),
+                    None => Err(OnceError::ShuttingDown),
                 });
             }
         };
@@ -282,7 +339,9 @@ impl Once {
         tokio::select! {
             biased;
             () = self.keep(&lease, reply, &mut teller) => {}
-            () = giving_up => tracing::error!(route = &*lease.key.scope, "an answer was not kept: the store did not come back in time"),
+            () = self.works.giving_up.cancelled() => {
+                tracing::error!(route = &*lease.key.scope, "an answer was not kept: the store did not come back in time");
+            }
         }
     }
 
@@ -294,8 +353,11 @@ impl Once {
                 Ok(Completed::Stored) => return teller.tell(Ok(Answer { reply, replayed: false })),
                 Ok(Completed::Lost(theirs)) => {
                     self.lost(lease);
-                    let theirs = theirs.map(|reply| Answer { reply, replayed: true });
-                    return teller.tell(theirs.ok_or(OnceError::InFlight));
+                    return teller.tell(match theirs {
+                        Some((fingerprint, _)) if fingerprint != lease.key.fingerprint => Err(OnceError::Mismatch),
+                        Some((_, reply)) => Ok(Answer { reply, replayed: true }),
+                        None => Err(OnceError::InFlight),
+                    });
                 }
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
@@ -315,21 +377,31 @@ impl Once {
         }
     }
 
-    /// Renews in time. Goes on while the store is down, and stops where somebody else has the key: the work cannot be undone,
-    /// only its answer is not kept.
-    async fn keep_renewing(&self, lease: &Lease) -> std::convert::Infallible {
-        loop {
-            tokio::time::sleep(lease.length / 3).await;
+    /// Renews at a third of the lease until the work is over. Goes on while the store is down, and stops where somebody else has
+    /// the key: the work cannot be undone, only its answer is not kept.
+    async fn keep_renewing(&self, lease: &Lease, over: &CancellationToken) {
+        let mut next = lease.since + lease.length / 3;
+        while tokio::time::timeout_at(next, over.cancelled()).await.is_err() {
+            next = Instant::now() + lease.length / 3;
             match lease.renew().await {
                 Ok(true) => {}
                 Ok(false) => {
                     self.lost(lease);
-                    return std::future::pending().await;
+                    return;
                 }
                 Err(error) => {
+                    // There is time for a few more.
+                    next = Instant::now() + lease.length / 12;
                     tracing::warn!(route = &*lease.key.scope, error = format!("{:#}", anyhow::Error::new(error)), "a lease is not renewed");
                 }
             }
+        }
+    }
+
+    async fn free(&self, lease: Lease) {
+        if let Err(error) = lease.release().await {
+            tracing::warn!(route = &*lease.key.scope, error = format!("{:#}", anyhow::Error::new(error)), "a key is not freed yet");
+            self.works.take_back(lease);
         }
     }
 
@@ -350,22 +422,24 @@ impl Lease {
         self.store.complete(&self.key, self.owner, reply, keep).await
     }
 
-    /// Sees to it that a claim that nobody heard of holds up nobody: a store that hangs may carry it out when it wakes.
-    async fn take_back(self, giving_up: CancellationToken) {
-        let mut answered = 0;
-        // Twice, since the first answer may have overtaken the claim.
-        while answered < 2 && self.since.elapsed() < self.length + TAKE_BACK_LIMIT && !giving_up.is_cancelled() {
-            tokio::time::sleep(STORE_PAUSE).await;
-            if self.store.release(&self.key, self.owner).await.is_ok() {
-                answered += 1;
-            }
-        }
+    async fn release(&self) -> Result<(), StoreDown> {
+        self.store.release(&self.key, self.owner).await
     }
 
-    async fn release(self) {
-        if let Err(error) = self.store.release(&self.key, self.owner).await {
-            let error = format!("{:#}", anyhow::Error::new(error));
-            tracing::warn!(route = &*self.key.scope, error, "a key is not freed, and ends with its lease");
+    /// Releases until the store has answered, or the lease is over anyhow. Twice, since the first answer may have overtaken a
+    /// claim that is still under way. When the service goes down, once more and no longer.
+    async fn take_back(self, closing: CancellationToken) {
+        let mut answered = 0;
+        let mut pause = STORE_PAUSE;
+        while answered < 2 && self.since.elapsed() < self.length + TAKE_BACK_LIMIT {
+            let last = tokio::time::timeout(pause, closing.cancelled()).await.is_ok();
+            match self.release().await {
+                Ok(()) => answered += 1,
+                Err(_) => pause = (pause * 2).min(TAKE_BACK_PAUSE),
+            }
+            if last {
+                return;
+            }
         }
     }
 }

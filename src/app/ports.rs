@@ -122,8 +122,11 @@ pub trait IdempotencyStore: Send + Sync {
     /// Gives the key up, so that the next one may try.
     async fn release(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown>;
 
-    /// Removes what is over, and tells what is there. Costs the more the more is over, never the more there is.
-    async fn sweep(&self, scopes: &[std::sync::Arc<str>]) -> Result<Swept, StoreDown>;
+    /// Removes some of what is over. Gives how many records those were, and whether there may be more.
+    async fn sweep(&self) -> Result<(u64, bool), StoreDown>;
+
+    /// What is there, approximately where counting exactly would cost more the more there is.
+    async fn count(&self, scopes: &[std::sync::Arc<str>]) -> Result<Vec<Records>, StoreDown>;
 
     /// Whether the store would answer now.
     async fn ready(&self) -> Result<(), StoreDown>;
@@ -145,8 +148,8 @@ pub enum Claimed {
 pub enum Completed {
     /// It is kept.
     Stored,
-    /// It is not: somebody else has the key, and has this answer, or none yet.
-    Lost(Option<StoredReply>),
+    /// It is not: somebody else has the key, and has this answer to this payload, or none yet.
+    Lost(Option<(Digest, StoredReply)>),
 }
 
 /// The records of one scope in one state.
@@ -158,15 +161,6 @@ pub struct Records {
     pub state: &'static str,
     /// How many.
     pub count: u64,
-}
-
-/// What a sweep did and saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Rows that were over, and are gone.
-    pub removed: u64,
-    /// What is there; approximate where counting exactly would cost too much.
-    pub records: Vec<Records>,
 }
 
 /// Why a store of leases did not do what it was asked.

@@ -55,20 +55,24 @@ impl Reader {
         self.take_exactly(name, EMPTY_TABLE);
     }
 
-    /// Takes a list that has no items, where it is one.
-    pub(super) fn empty_list(&mut self, name: &str) {
+    /// How many items a list has that may be empty, and must be a list.
+    pub(super) fn list_len(&mut self, name: &str) -> usize {
         self.take_exactly(name, EMPTY_LIST);
+        if self.values.remove(name).is_some() {
+            self.complain(name, "must be a list");
+        }
+        self.table_len(name)
+    }
+
+    /// The name that an item of a list was given.
+    pub(super) fn label_of(&self, item: &str) -> String {
+        self.labels.get(item).cloned().unwrap_or_default()
     }
 
     fn take_exactly(&mut self, name: &str, value: &str) {
         if self.values.get(name).is_some_and(|found| found == value) {
             self.values.remove(name);
         }
-    }
-
-    /// A value that is not shown before it was looked at.
-    pub(super) fn hidden(&mut self, name: &str) -> Option<String> {
-        self.values.remove(name)
     }
 
     /// Whether there is a complaint about a setting whose name begins like this.
@@ -239,8 +243,7 @@ impl Reader {
         }
     }
 
-    /// Notes the value that is used.
-    pub(super) fn note(&mut self, name: &str, value: Option<String>) {
+    fn note(&mut self, name: &str, value: Option<String>) {
         self.effective.push(Setting { name: name.to_owned(), value });
     }
 }

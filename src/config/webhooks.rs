@@ -148,7 +148,7 @@ pub(super) fn idempotency(r: &mut Reader) -> Idempotency {
     }
     Idempotency {
         redis_url,
-        timeout: r.duration("idempotency.timeout", Duration::from_secs(1)),
+        timeout: r.duration_within("idempotency.timeout", Duration::from_secs(1), Duration::from_millis(10)..=Duration::from_mins(1)),
         connections: r.within("idempotency.connections", 4, 1..=256),
         hasher,
     }
@@ -217,7 +217,8 @@ fn auth(r: &mut Reader, route: &str, signing: &Signing) -> Option<Auth> {
     let kind = one_of(r, &name, &["hmac", "api_key", "standard_webhooks"])?;
     let name = format!("{name}.{kind}");
     r.empty_table(&name);
-    let keys = keys(r, &format!("{name}.secret"), kind == "standard_webhooks", signing);
+    let path = r.label_of(route);
+    let keys = keys(r, &format!("{name}.secret"), path, kind == "standard_webhooks", signing);
     Some(match kind {
         "hmac" => Auth::Hmac {
             scheme: SigningScheme {
@@ -234,8 +235,8 @@ fn auth(r: &mut Reader, route: &str, signing: &Signing) -> Option<Auth> {
     })
 }
 
-/// The route's own key, or those that sign everything else.
-fn keys(r: &mut Reader, name: &str, standard: bool, signing: &Signing) -> Keyring {
+/// The route's own key, which goes by the route's path in the audit log, or those that sign everything else.
+fn keys(r: &mut Reader, name: &str, path: String, standard: bool, signing: &Signing) -> Keyring {
     let Some(secret) = r.secret(name) else { return signing.keys.clone() };
     let text = secret.expose_secret();
     let (bytes, least) = match text.strip_prefix(STANDARD_SECRET).filter(|_| standard) {
@@ -252,7 +253,7 @@ fn keys(r: &mut Reader, name: &str, standard: bool, signing: &Signing) -> Keyrin
     if bytes.len() < least {
         r.complain(name, too_short(least));
     }
-    Keyring::unnamed(SigningKey::with_any_secret("route".to_owned(), &bytes, None, None))
+    Keyring::unnamed(SigningKey::with_any_secret(path, &bytes, None, None))
 }
 
 fn too_short(least: usize) -> String {
@@ -260,7 +261,7 @@ fn too_short(least: usize) -> String {
 }
 
 fn headers(r: &mut Reader, name: &str) -> Vec<String> {
-    (0..r.table_len(name)).filter_map(|at| r.header(&format!("{name}[{at}]"), None)).collect()
+    (0..r.list_len(name)).filter_map(|at| r.header(&format!("{name}[{at}]"), None)).collect()
 }
 
 fn key(r: &mut Reader, route: &str, auth: Option<&Auth>) -> Option<KeySource> {
@@ -287,9 +288,8 @@ fn key(r: &mut Reader, route: &str, auth: Option<&Auth>) -> Option<KeySource> {
 
 /// JSON pointers (RFC 6901), as the names that they lead through.
 fn fields(r: &mut Reader, name: &str) -> Option<Vec<Vec<String>>> {
-    let len = r.table_len(name);
+    let len = r.list_len(name);
     if len == 0 {
-        r.empty_list(name);
         r.complain(name, "must be a list of at least one");
         return None;
     }
@@ -324,21 +324,15 @@ fn action(r: &mut Reader, route: &str) -> Option<Action> {
     }
 }
 
+/// It may hold a password or a token: what stands in it is never repeated.
 fn url(r: &mut Reader, name: &str) -> Option<Url> {
-    let Some(text) = r.hidden(name) else {
+    let Some(text) = r.secret(name) else {
         r.complain(name, "is not set");
         return None;
     };
-    let url = Url::parse(&text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-    let Some(url) = url else {
+    let url = Url::parse(text.expose_secret()).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    if url.is_none() {
         r.complain(name, "must be an http:// or https:// URL");
-        return None;
-    };
-    // It would be shown wherever settings are.
-    if !url.username().is_empty() || url.password().is_some() {
-        r.complain(name, "must not hold a user or a password");
-        return None;
     }
-    r.note(name, Some(url.to_string()));
-    Some(url)
+    url
 }

@@ -20,9 +20,9 @@ use crate::config::{self, Config, KeyStore};
 use crate::http::{Action, Webhook};
 use crate::metrics::Metrics;
 
-/// The shortest pause between two sweeps of a store, and how many times longer than a sweep it is at least.
-const SWEEP_PAUSE: Duration = Duration::from_secs(1);
-const SWEEP_SHARE: u32 = 50;
+/// The pause between two sweeps of a store, and two counts; that one is at least so many times longer than the count.
+const TENDING_PAUSE: Duration = Duration::from_secs(1);
+const COUNT_SHARE: u32 = 50;
 /// How often a Redis that is not there yet is asked what it does when its memory is full.
 const POLICY_PAUSE: Duration = Duration::from_secs(5);
 
@@ -45,6 +45,7 @@ pub(super) fn build(config: &Config, connector: Option<&Connector>, metrics: &Ar
         let (name, store) = stores.of(webhook)?;
         let scope: Arc<str> = webhook.path.as_str().into();
         tended.entry(name).or_insert_with(|| Tended::new(Arc::clone(&store))).scopes.push(Arc::clone(&scope));
+        warn_of_unsigned_key(webhook);
         let times = Times { lease: webhook.lease, keep: webhook.keep, wait: webhook.wait };
         routes.push(Arc::new(Webhook {
             scope,
@@ -55,12 +56,15 @@ pub(super) fn build(config: &Config, connector: Option<&Connector>, metrics: &Ar
             action: action(&webhook.action).with_context(|| format!("set up {}", webhook.path))?,
         }));
     }
-    let sweepers = tended.into_iter().map(|(name, tended)| tokio::spawn(sweep(name, tended, Arc::clone(metrics))));
+    let tenders = tended.into_iter().flat_map(|(name, tended)| {
+        let store = Arc::clone(&tended.store);
+        [tokio::spawn(sweep(name, store, Arc::clone(metrics))), tokio::spawn(count(name, tended, Arc::clone(metrics)))]
+    });
     let policies = stores.redis.clone().into_iter().map(|redis| tokio::spawn(warn_of_eviction(redis)));
     Ok(Webhooks {
         routes,
         works,
-        keepers: sweepers.chain(policies).collect(),
+        keepers: tenders.chain(policies).collect(),
         redis: stores.redis.map(|redis| redis as Arc<dyn IdempotencyStore>),
         postgres: stores.postgres,
     })
@@ -131,8 +135,10 @@ impl Stores<'_> {
             open: cache.breaker_open.max(idempotency.timeout),
             probes: cache.breaker_probes,
         };
-        let (ca_file, metrics) = (redis.ca_file.as_deref(), Arc::clone(self.metrics));
-        Ok(Arc::new(RedisIdempotency::new(url.expose_secret(), ca_file, idempotency.connections, guard, metrics)?))
+        let url = url.expose_secret();
+        // The same authority for both, but one of them may do without TLS.
+        let ca_file = redis.ca_file.as_deref().filter(|_| url.starts_with("rediss:") || url.starts_with("valkeys:"));
+        Ok(Arc::new(RedisIdempotency::new(url, ca_file, idempotency.connections, guard, Arc::clone(self.metrics))?))
     }
 }
 
@@ -158,18 +164,33 @@ impl Tended {
     }
 }
 
-/// Keeps a store tidy and its numbers up to date, without keeping it busy.
-async fn sweep(name: &'static str, tended: Tended, metrics: Arc<Metrics>) {
+/// Removes what is over from a store, in as many steps as it takes, at no more than half of the time.
+async fn sweep(name: &'static str, store: Arc<dyn IdempotencyStore>, metrics: Arc<Metrics>) {
     loop {
         let began = Instant::now();
-        match tended.store.sweep(&tended.scopes).await {
-            Ok(swept) => {
-                metrics.swept(name, swept.removed);
-                swept.records.iter().for_each(|records| metrics.records(&records.scope, records.state, records.count));
+        let more = match store.sweep().await {
+            Ok((removed, more)) => {
+                metrics.swept(name, removed);
+                more
             }
-            Err(error) => tracing::debug!(store = name, error = format!("{:#}", anyhow::Error::new(error)), "not swept"),
+            Err(error) => {
+                tracing::debug!(store = name, error = format!("{:#}", anyhow::Error::new(error)), "not swept");
+                false
+            }
+        };
+        tokio::time::sleep(if more { began.elapsed() } else { TENDING_PAUSE }).await;
+    }
+}
+
+/// Keeps the numbers of a store up to date, without keeping it busy.
+async fn count(name: &'static str, tended: Tended, metrics: Arc<Metrics>) {
+    loop {
+        let began = Instant::now();
+        match tended.store.count(&tended.scopes).await {
+            Ok(records) => records.iter().for_each(|records| metrics.records(&records.scope, records.state, records.count)),
+            Err(error) => tracing::debug!(store = name, error = format!("{:#}", anyhow::Error::new(error)), "not counted"),
         }
-        tokio::time::sleep((began.elapsed() * SWEEP_SHARE).max(SWEEP_PAUSE)).await;
+        tokio::time::sleep((began.elapsed() * COUNT_SHARE).max(TENDING_PAUSE)).await;
     }
 }
 
@@ -187,5 +208,14 @@ async fn warn_of_eviction(redis: Arc<RedisIdempotency>) {
             Err(error) => tracing::debug!(error = format!("{error:#}"), "the Redis of idempotency keys is not there yet"),
         }
         tokio::time::sleep(POLICY_PAUSE).await;
+    }
+}
+
+/// Whoever has seen a signed request can have its work done again under another key, where the key is not signed.
+fn warn_of_unsigned_key(webhook: &config::Webhook) {
+    if let (config::Auth::Hmac { scheme, .. }, Some(name)) = (&webhook.auth, webhook.key.header()) {
+        if !scheme.signed_headers.iter().any(|signed| signed.eq_ignore_ascii_case(name)) {
+            tracing::warn!(route = webhook.path, header = name, "the header that holds the key is not signed: name it in signed_headers");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, Swept};
+use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown};
 use crate::domain::{Digest, IdempotencyKey, Owner, StoredReply};
 
 /// A store without a server. Everything is gone when the process ends.
@@ -68,7 +68,7 @@ impl IdempotencyStore for MemoryIdempotency {
         let mut records = self.records();
         match records.get(&name(key)).filter(|record| record.is_taken_from(owner)) {
             Some(record) if record.owner == owner => return Ok(Completed::Stored),
-            Some(record) => return Ok(Completed::Lost(record.reply.clone())),
+            Some(record) => return Ok(Completed::Lost(record.reply.clone().map(|reply| (record.fingerprint, reply)))),
             None => {}
         }
         records.insert(name(key), Record { reply: Some(reply.clone()), ..Record::leased(key, owner, keep) });
@@ -83,17 +83,21 @@ impl IdempotencyStore for MemoryIdempotency {
         Ok(())
     }
 
-    async fn sweep(&self, scopes: &[Arc<str>]) -> Result<Swept, StoreDown> {
+    async fn sweep(&self) -> Result<(u64, bool), StoreDown> {
         let mut records = self.records();
         let (before, now) = (records.len(), Instant::now());
         records.retain(|_, record| record.until > now);
-        let removed = (before - records.len()) as u64;
+        Ok(((before - records.len()) as u64, false))
+    }
+
+    async fn count(&self, scopes: &[Arc<str>]) -> Result<Vec<Records>, StoreDown> {
+        let (records, now) = (self.records(), Instant::now());
         let count = |scope: &Arc<str>, state: &'static str| {
-            let counted = records.iter().filter(|((of, _), record)| of == scope && record.reply.is_some() == (state == "done"));
+            let counted =
+                records.iter().filter(|((of, _), record)| of == scope && record.until > now && record.reply.is_some() == (state == "done"));
             Records { scope: scope.to_string(), state, count: counted.count() as u64 }
         };
-        let counts = scopes.iter().flat_map(|scope| ["leased", "done"].map(|state| count(scope, state))).collect();
-        Ok(Swept { removed, records: counts })
+        Ok(scopes.iter().flat_map(|scope| ["leased", "done"].map(|state| count(scope, state))).collect())
     }
 
     async fn ready(&self) -> Result<(), StoreDown> {

@@ -30,8 +30,8 @@ impl Failure {
     }
 }
 
-/// Whether another connection may do better. Writing an audit entry twice leaves one row, so it is safe even where the
-/// connection broke after the commit was sent.
+/// Whether another connection may do better. Safe even where the connection broke after the commit was sent: writing an audit
+/// entry twice leaves one row, and each step on an idempotency key may be repeated.
 pub(super) fn retryable(error: &StoreError) -> bool {
     matches!(error, StoreError::Interrupted(_))
 }

@@ -13,7 +13,7 @@ use super::connect::Connector;
 use super::failure::retryable;
 use super::in_time;
 use super::pool::Pool;
-use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, StoreError, Swept};
+use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, StoreError};
 use crate::config;
 use crate::domain::{Digest, IdempotencyKey, Owner, StoredReply};
 
@@ -33,12 +33,14 @@ const CLAIM: &str = "\
         RETURNING state, fingerprint, owner, status, headers, body \
     ) SELECT * FROM there UNION ALL SELECT * FROM taken";
 
-/// Holds on to what is one's own, or nobody's.
+/// Holds on to what is one's own, or nobody's: not there, or over.
 const RENEW: &str = "\
     INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at) \
     VALUES ($1, $2, 'leased', $3, $4, now() + $5::float8 * interval '1 second') \
-    ON CONFLICT (scope, key_hash) DO UPDATE SET expires_at = EXCLUDED.expires_at \
-        WHERE i.state = 'leased' AND i.owner = EXCLUDED.owner \
+    ON CONFLICT (scope, key_hash) DO UPDATE \
+        SET state = 'leased', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, expires_at = EXCLUDED.expires_at, \
+            status = NULL, headers = NULL, body = NULL \
+        WHERE (i.state = 'leased' AND i.owner = EXCLUDED.owner) OR i.expires_at <= now() \
     RETURNING 1";
 
 /// Puts the answer in the place of a lease that is one's own, or nobody's.
@@ -46,9 +48,9 @@ const COMPLETE: &str = "\
     INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at, status, headers, body) \
     VALUES ($1, $2, 'done', $3, $4, now() + $5::float8 * interval '1 second', $6, $7, $8) \
     ON CONFLICT (scope, key_hash) DO UPDATE \
-        SET state = 'done', expires_at = EXCLUDED.expires_at, \
+        SET state = 'done', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, expires_at = EXCLUDED.expires_at, \
             status = EXCLUDED.status, headers = EXCLUDED.headers, body = EXCLUDED.body \
-        WHERE i.state = 'leased' AND i.owner = EXCLUDED.owner \
+        WHERE (i.state = 'leased' AND i.owner = EXCLUDED.owner) OR i.expires_at <= now() \
     RETURNING 1";
 
 const READ: &str = "SELECT state, fingerprint, owner, status, headers, body FROM idempotency WHERE scope = $1 AND key_hash = $2";
@@ -63,16 +65,25 @@ const SWEEP: &str = "\
         ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
     RETURNING 1";
 
-/// By the index on `expires_at` alone, which has these columns for the purpose.
-const COUNT: &str = "\
-    SELECT scope, state, count(*) FROM idempotency \
-    WHERE scope = ANY($1) AND (expires_at IS NULL OR expires_at > now()) GROUP BY scope, state";
+/// Exactly, by an index of the few rows that are leases.
+const COUNT_LEASED: &str = "\
+    SELECT scope, count(*)::float8 FROM idempotency \
+    WHERE state = 'leased' AND (expires_at IS NULL OR expires_at > now()) GROUP BY scope";
+
+/// From some of the table's pages: all of them where there are few.
+const COUNT_DONE: &str = "\
+    SELECT scope, count(*) * 100 / $1::float8 FROM idempotency TABLESAMPLE SYSTEM ($1::float8) \
+    WHERE state = 'done' AND expires_at > now() GROUP BY scope";
+
+/// How much of the table, in percent, may be read for a count.
+const SAMPLE: &str =
+    "SELECT least(100, 100 * $1::float8 * current_setting('block_size')::int / greatest(1, pg_relation_size('idempotency')))";
+const SAMPLE_PAGES: f64 = 2000.0;
 
 /// Held while deleting. Any number that no other program takes.
 const SWEEP_LOCK: i64 = 0x6378_6461_5f73_7770;
-/// Rows deleted by one statement, and how many statements there are in one sweep.
+/// Rows deleted by one statement.
 const SWEEP_ROWS: i64 = 500;
-const SWEEP_ROUNDS: usize = 20;
 
 /// Idempotency keys in the table of that name, over connections of their own: lookups and webhooks do not wait for each
 /// other.
@@ -96,12 +107,13 @@ impl PostgresIdempotency {
     async fn run(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreDown> {
         let deadline = Instant::now() + self.timeout;
         let mut outcome = self.run_once(statement, parameters, deadline).await;
-        if outcome.as_ref().is_err_and(retryable) {
+        let broken = outcome.as_ref().is_err_and(retryable);
+        if broken {
             outcome = self.run_once(statement, parameters, deadline).await;
         }
         outcome.map_err(|error| match error {
-            StoreError::Unavailable(_) | StoreError::Busy => StoreDown::NotAsked(error.into()),
-            StoreError::Timeout | StoreError::Interrupted(_) | StoreError::Refused(_) => StoreDown::NoAnswer(error.into()),
+            StoreError::Unavailable(_) | StoreError::Busy | StoreError::Refused(_) if !broken => StoreDown::NotAsked(error.into()),
+            _ => StoreDown::NoAnswer(error.into()),
         })
     }
 
@@ -189,7 +201,7 @@ impl IdempotencyStore for PostgresIdempotency {
         Ok(match there {
             // Kept by an earlier try whose answer was lost.
             Some(Found { owner: author, reply: Some(_), .. }) if author == owner => Completed::Stored,
-            Some(there) => Completed::Lost(there.reply),
+            Some(there) => Completed::Lost(there.reply.map(|reply| (there.fingerprint, reply))),
             None => Completed::Lost(None),
         })
     }
@@ -198,24 +210,28 @@ impl IdempotencyStore for PostgresIdempotency {
         self.run(RELEASE, &[&&*key.scope, &key.hash.as_bytes(), &owner.uuid()]).await.map(drop)
     }
 
-    async fn sweep(&self, scopes: &[Arc<str>]) -> Result<Swept, StoreDown> {
-        let mut removed = 0;
-        for _ in 0..SWEEP_ROUNDS {
-            let rows = self.run(SWEEP, &[&SWEEP_LOCK, &SWEEP_ROWS]).await?.len() as u64;
-            removed += rows;
-            if rows < SWEEP_ROWS.unsigned_abs() {
-                break;
-            }
-        }
-        let names: Vec<&str> = scopes.iter().map(|scope| &**scope).collect();
-        let rows = self.run(COUNT, &[&names]).await?;
-        let count = |scope: &str, state: &'static str| {
-            let row = rows.iter().find(|row| row.get::<_, &str>(0) == scope && row.get::<_, &str>(1) == state);
-            row.map_or(0, |row| u64::try_from(row.get::<_, i64>(2)).unwrap_or_default())
+    async fn sweep(&self) -> Result<(u64, bool), StoreDown> {
+        let rows = self.run(SWEEP, &[&SWEEP_LOCK, &SWEEP_ROWS]).await?.len() as u64;
+        Ok((rows, rows == SWEEP_ROWS.unsigned_abs()))
+    }
+
+    async fn count(&self, scopes: &[Arc<str>]) -> Result<Vec<Records>, StoreDown> {
+        let leased = self.run(COUNT_LEASED, &[]).await?;
+        let sample = self.run(SAMPLE, &[&SAMPLE_PAGES]).await?.first().map_or(100.0, |row| row.get::<_, f64>(0));
+        let done = self.run(COUNT_DONE, &[&sample]).await?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let count = |rows: &[Row], scope: &str| {
+            let row = rows.iter().find(|row| row.get::<_, &str>(0) == scope);
+            row.map_or(0, |row| row.get::<_, f64>(1).round() as u64)
         };
-        let records =
-            |scope: &&str| ["leased", "done"].map(|state| Records { scope: (*scope).to_owned(), state, count: count(scope, state) });
-        Ok(Swept { removed, records: names.iter().flat_map(records).collect() })
+        let records = |scope: &Arc<str>| {
+            [("leased", &leased), ("done", &done)].map(|(state, rows)| Records {
+                scope: scope.to_string(),
+                state,
+                count: count(rows, scope),
+            })
+        };
+        Ok(scopes.iter().flat_map(records).collect())
     }
 
     async fn ready(&self) -> Result<(), StoreDown> {

@@ -1,7 +1,7 @@
 //! Idempotency keys in Redis: each step one script, which runs as a whole or not at all.
 //!
 //! A key's lease and its record stand apart, under one hash tag. What a scope holds is told by two sorted sets that are
-//! brought up to date by each sweep: they serve the metrics, and nothing else depends on them.
+//! brought up to date by each count: they serve the metrics, and nothing else depends on them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::pool::Pool;
 use super::{millis, unix_millis};
 use crate::adapters::guard::{Guard, GuardSettings};
-use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, Swept};
+use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown};
 use crate::domain::{Digest, IdempotencyKey, Owner, StoredReply};
 use crate::metrics::Metrics;
 
@@ -63,7 +63,7 @@ static COMPLETE: LazyLock<Script> = LazyLock::new(|| {
 static RELEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"));
 
-/// Changes that wait for the next sweep; more than these are left out of the count.
+/// Changes that wait for the next count; more than these are left out of the count.
 const MAX_CHANGES: usize = 100_000;
 /// Commands that are sent in one go.
 const BATCH: usize = 1000;
@@ -135,7 +135,7 @@ impl RedisIdempotency {
     }
 
     /// Brings the sorted sets up to date, and counts.
-    async fn count(&self, scopes: &[Arc<str>], changes: &HashMap<(Arc<str>, Digest), Change>) -> anyhow::Result<Vec<Records>> {
+    async fn update_and_count(&self, scopes: &[Arc<str>], changes: &HashMap<(Arc<str>, Digest), Change>) -> anyhow::Result<Vec<Records>> {
         let changes: Vec<_> = changes.iter().collect();
         for some in changes.chunks(BATCH / 2) {
             let mut pipeline = redis::pipe();
@@ -236,7 +236,7 @@ impl IdempotencyStore for RedisIdempotency {
         match theirs {
             // Kept by an earlier try whose answer was lost.
             Some((author, ..)) if author == owner => {}
-            Some((.., theirs)) => return Ok(Completed::Lost(Some(theirs))),
+            Some((_, fingerprint, reply)) => return Ok(Completed::Lost(Some((fingerprint, reply)))),
             None if !stored => return Ok(Completed::Lost(None)),
             None => {}
         }
@@ -250,18 +250,20 @@ impl IdempotencyStore for RedisIdempotency {
         Ok(())
     }
 
-    async fn sweep(&self, scopes: &[Arc<str>]) -> Result<Swept, StoreDown> {
+    /// Redis itself removes what is over.
+    async fn sweep(&self) -> Result<(u64, bool), StoreDown> {
+        Ok((0, false))
+    }
+
+    async fn count(&self, scopes: &[Arc<str>]) -> Result<Vec<Records>, StoreDown> {
         let changes = std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner));
-        match self.count(scopes, &changes).await {
-            Ok(records) => Ok(Swept { removed: 0, records }),
-            Err(error) => {
-                let mut newer = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-                for (key, change) in changes {
-                    newer.entry(key).or_insert(change);
-                }
-                Err(StoreDown::NoAnswer(error))
+        self.update_and_count(scopes, &changes).await.map_err(|error| {
+            let mut newer = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, change) in changes {
+                newer.entry(key).or_insert(change);
             }
-        }
+            StoreDown::NoAnswer(error)
+        })
     }
 
     async fn ready(&self) -> Result<(), StoreDown> {

@@ -11,11 +11,11 @@ use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, ScriptInvocation, TlsCertificates};
 use tokio::runtime::Handle;
 
-/// How many dead connections one call tries.
-const MAX_DEAD: usize = 2;
-
 /// The pool.
-pub(super) struct Pool(bb8::Pool<Manager>);
+pub(super) struct Pool {
+    connections: bb8::Pool<Manager>,
+    size: u32,
+}
 
 /// bb8-redis's own manager says of no connection that it is broken, and pings at each check-out to make up for it.
 struct Manager {
@@ -49,7 +49,7 @@ impl Pool {
             .queue_strategy(QueueStrategy::Fifo) // in turn, so that all sockets share the work
             .error_sink(Box::new(Log))
             .build_unchecked(manager);
-        Ok(Self(pool))
+        Ok(Self { connections: pool, size: connections })
     }
 
     /// Runs one command.
@@ -66,10 +66,10 @@ impl Pool {
         lent.give_back(result)
     }
 
-    /// Runs a script that may be run again: where the connection turns out to be dead, as after a restart, once more on
-    /// another one.
+    /// Runs a script that may be run again: where the connection turns out to be dead, once more on another one. After a restart
+    /// all of them are.
     pub(super) async fn run_script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> anyhow::Result<T> {
-        for _ in 0..MAX_DEAD {
+        for _ in 0..=self.size {
             let mut lent = self.borrow().await?;
             let result = script.invoke_async(&mut lent.socket).await;
             let dead = result.as_ref().is_err_and(|error: &RedisError| error.is_connection_dropped() && !error.is_timeout());
@@ -84,7 +84,7 @@ impl Pool {
     /// Clones a connection out and gives the pool's place back at once: callers share sockets, which makes 122,000 reads a
     /// second out of 45,000 (16 tasks, two sockets).
     async fn borrow(&self) -> anyhow::Result<Lent> {
-        let connection = self.0.get().await.context("get a Redis connection")?;
+        let connection = self.connections.get().await.context("get a Redis connection")?;
         Ok(Lent { socket: connection.socket.clone(), broken: Arc::clone(&connection.broken), unanswered: true })
     }
 }

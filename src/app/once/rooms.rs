@@ -41,6 +41,11 @@ impl Rooms {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.all().is_empty()
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Room>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,8 +62,9 @@ impl Deref for Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut all = self.rooms.all();
-        // This one's and the map's.
-        if Arc::strong_count(&self.room) == 2 {
+        // Given up under the lock: of two who leave together, one is the last.
+        self.room = Arc::default();
+        if all.get(&self.hash).is_some_and(|room| Arc::strong_count(room) == 1) {
             all.remove(&self.hash);
         }
     }

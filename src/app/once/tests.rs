@@ -112,16 +112,23 @@ async fn an_answer_that_cannot_be_kept_for_long_leaves_and_is_kept_later() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_cannot_be_freed_keeps_nobody_from_being_answered() {
     let mut store = free();
-    store.expect_release().times(1).returning(|_, _| Err(down()));
+    // Tried again in the background, and told twice in the end.
+    let mut tries = 0;
+    store.expect_release().times(5).returning(move |_, _| {
+        tries += 1;
+        if tries < 4 { Err(down()) } else { Ok(()) }
+    });
     let once = engine(store, TIMES);
     assert_eq!(told(once.run(key(), work(&Arc::default(), Duration::ZERO, 500)).await), told(first(500)));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    once.works.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_between_leaves_the_work_alone() {
     let mut store = free();
     let mut renewals = 0;
-    store.expect_renew().times(5).returning(move |_, _, _| {
+    store.expect_renew().times(8).returning(move |_, _, _| {
         renewals += 1;
         if renewals % 2 == 0 { Ok(true) } else { Err(down()) }
     });
@@ -134,7 +141,12 @@ async fn a_store_that_fails_between_leaves_the_work_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_lost_the_key_gives_the_answer_of_whoever_has_it() {
-    for (theirs, expected) in [(Some(reply(201)), Ok(Answer { reply: reply(201), replayed: true })), (None, Err("InFlight".to_owned()))] {
+    let foreign = key().hash;
+    for (theirs, expected) in [
+        (Some((key().fingerprint, reply(201))), Ok(Answer { reply: reply(201), replayed: true })),
+        (Some((foreign, reply(201))), Err("Mismatch".to_owned())),
+        (None, Err("InFlight".to_owned())),
+    ] {
         let mut store = free();
         store.expect_renew().times(1).returning(|_, _, _| Ok(false));
         store.expect_complete().times(1).returning(move |_, _, _, _| Ok(Completed::Lost(theirs.clone())));
@@ -157,6 +169,7 @@ async fn whoever_stood_still_after_the_claim_looks_again_before_the_work_begins(
             Ok(Claimed::Won)
         });
         store.expect_renew().times(1).returning(move |_, _, _| Ok(still_ours));
+        store.expect_release().returning(|_, _| Ok(()));
         store.expect_complete().returning(|_, _, _, _| Ok(Completed::Stored));
         let began = Arc::default();
         let answer =
@@ -189,7 +202,8 @@ async fn work_that_is_given_up_frees_its_key() {
         tokio::task::yield_now().await;
     }
     assert!(tokio::time::timeout(Duration::from_mins(1), once.works.finish()).await.is_err(), "it is waited for");
-    once.works.give_up().await;
+    once.works.give_up();
+    once.works.finish().await;
     assert_eq!(told(running.await.expect("an answer")), Err("ShuttingDown".to_owned()));
     assert_eq!(told(once.run(key(), work(&Arc::default(), Duration::ZERO, 200)).await), Err("ShuttingDown".to_owned()));
 }
@@ -231,6 +245,38 @@ async fn twins_in_one_process_look_one_at_a_time() {
     let looks = looks.load(Ordering::Relaxed);
     assert!((200..260).contains(&looks), "{looks} looks");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_nobody_heard_of_is_taken_back() {
+    let mut store = MockIdempotencyStore::new();
+    store.expect_claim().times(1).returning(|_, _, _| Err(StoreDown::NoAnswer(anyhow!("hung"))));
+    store.expect_release().times(2).returning(|_, _| Ok(()));
+    let once = engine(store, TIMES);
+    assert!(once.run(key(), work(&Arc::default(), Duration::ZERO, 200)).await.is_err());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    once.works.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_take_no_works_place_and_go_with_their_callers() {
+    let claims = Arc::new(AtomicUsize::new(0));
+    let mut store = MockIdempotencyStore::new();
+    let count = Arc::clone(&claims);
+    store.expect_claim().returning(move |key, _, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(Claimed::Leased(key.fingerprint))
+    });
+    let once = engine(store, Times { wait: Duration::from_mins(1), ..TIMES });
+    let twins = (0..2).map(|_| once.run(key(), work(&Arc::default(), Duration::ZERO, 200)));
+    let impatient = tokio::time::timeout(Duration::from_secs(2), futures_util::future::join_all(twins)).await;
+    assert!(impatient.is_err());
+    assert_eq!(once.works.slots.available_permits(), 2);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = claims.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(claims.load(Ordering::Relaxed), before, "nobody looks for a caller who has gone");
+    assert!(once.rooms.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
