@@ -8,7 +8,8 @@
 //! - Nothing of a body is read before its signature is right; a handler that names `Signed<T>` cannot be mounted unsigned.
 //! - No lookup is answered before its audit row is committed, and none that fails before its commit leaves one.
 //! - A customer is found by tenant and id together, in every store and in every cache.
-//! - Redis is never needed for an answer, and every wait has a bound.
+//! - Redis is never needed for an answer to a lookup, and every wait has a bound.
+//! - Work behind a webhook begins only once its key is claimed, and no kept answer is ever changed.
 //! - No caller and no log line gets a library's message that could quote data or secrets.
 
 pub mod adapters;

@@ -173,7 +173,7 @@ impl Running {
             tokio::time::sleep(GIVE_UP_PATIENCE).await;
         };
         tokio::select! {
-            _ = finished => {}
+            () = finished => {}
             () = given_up => {}
         }
         self.webhooks.close();

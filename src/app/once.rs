@@ -3,7 +3,9 @@
 //! A key is claimed before the work begins, held while it runs, and turned into the kept answer when it has succeeded. All of
 //! that runs in a task of its own, so that a caller that hangs up changes nothing.
 
+mod lease;
 mod rooms;
+mod works;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,17 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::ports::{Claimed, Completed, IdempotencyStore, StoreDown};
 use crate::domain::{IdempotencyKey, Owner, StoredReply};
 use crate::metrics::{Metrics, Outcome};
+use lease::Lease;
 use rooms::Rooms;
+pub use works::Works;
 
 /// How long an answer that cannot be kept is held back. After that it leaves: the work is done, and a caller that is told
 /// otherwise would have it done again.
@@ -29,28 +31,8 @@ const STORE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long, and how often, an answer is tried to be kept.
 const STORE_LIMIT: Duration = Duration::from_mins(1);
 const STORE_PAUSE: Duration = Duration::from_millis(200);
-/// How long, beyond its lease, a claim that nobody heard of is tried to be taken back.
-const TAKE_BACK_LIMIT: Duration = Duration::from_mins(1);
-const TAKE_BACK_PAUSE: Duration = Duration::from_secs(2);
-/// How many of them at a time. The leases of those beyond end by themselves.
-const MAX_TAKE_BACKS: usize = 64;
 /// The first and the longest pause between two looks at a key that another instance has.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
-
-/// Everything that is under way, on all routes.
-pub struct Works {
-    tasks: TaskTracker,
-    slots: Arc<Semaphore>,
-    /// For those who wait for somebody else's answer, so that they take no work's place.
-    seats: Arc<Semaphore>,
-    /// For claims that are taken back.
-    claims_lost: Arc<Semaphore>,
-    runtime: Handle,
-    /// Nobody waits for somebody else's answer any more.
-    closing: CancellationToken,
-    /// Whatever still runs is given up.
-    giving_up: CancellationToken,
-}
 
 /// The engine of one route.
 pub struct Once {
@@ -113,60 +95,6 @@ enum Claim {
     Replay(StoredReply),
     InFlight,
     Mismatch,
-}
-
-/// The right to do a piece of work. Ends when it is completed, released or taken back, else by itself.
-#[must_use]
-struct Lease {
-    store: Arc<dyn IdempotencyStore>,
-    key: IdempotencyKey,
-    owner: Owner,
-    length: Duration,
-    since: Instant,
-    lost: AtomicBool,
-}
-
-impl Works {
-    /// At most so many pieces of work at a time. Must be called on the main runtime: work runs there.
-    pub fn new(max_in_flight: usize) -> Self {
-        Self {
-            tasks: TaskTracker::new(),
-            slots: Arc::new(Semaphore::new(max_in_flight)),
-            seats: Arc::new(Semaphore::new(max_in_flight)),
-            claims_lost: Arc::new(Semaphore::new(MAX_TAKE_BACKS)),
-            runtime: Handle::current(),
-            closing: CancellationToken::new(),
-            giving_up: CancellationToken::new(),
-        }
-    }
-
-    /// Sends away whoever waits for somebody else's answer. Work is still taken.
-    pub fn stop_waiting(&self) {
-        self.closing.cancel();
-    }
-
-    /// Drops what is under way, and frees its keys.
-    pub fn give_up(&self) {
-        self.giving_up.cancel();
-    }
-
-    /// Takes no more work, and waits for what is under way.
-    pub async fn finish(&self) {
-        self.closing.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    /// Sees to it, in the background, that a lease nobody can use holds up nobody.
-    fn take_back(&self, lease: Lease) {
-        let Ok(place) = Arc::clone(&self.claims_lost).try_acquire_owned() else { return };
-        let closing = self.closing.clone();
-        let work = async move {
-            let _place = place;
-            lease.take_back(closing).await;
-        };
-        self.runtime.spawn(self.tasks.track_future(work.in_current_span()));
-    }
 }
 
 impl Once {
@@ -409,37 +337,6 @@ impl Once {
         if !lease.lost.swap(true, Ordering::Relaxed) {
             self.metrics.lease_lost(&lease.key.scope);
             tracing::warn!(route = &*lease.key.scope, "a lease was lost to another request: this answer is not kept");
-        }
-    }
-}
-
-impl Lease {
-    async fn renew(&self) -> Result<bool, StoreDown> {
-        self.store.renew(&self.key, self.owner, self.length).await
-    }
-
-    async fn complete(&self, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
-        self.store.complete(&self.key, self.owner, reply, keep).await
-    }
-
-    async fn release(&self) -> Result<(), StoreDown> {
-        self.store.release(&self.key, self.owner).await
-    }
-
-    /// Releases until the store has answered, or the lease is over anyhow. Twice, since the first answer may have overtaken a
-    /// claim that is still under way. When the service goes down, once more and no longer.
-    async fn take_back(self, closing: CancellationToken) {
-        let mut answered = 0;
-        let mut pause = STORE_PAUSE;
-        while answered < 2 && self.since.elapsed() < self.length + TAKE_BACK_LIMIT {
-            let last = tokio::time::timeout(pause, closing.cancelled()).await.is_ok();
-            match self.release().await {
-                Ok(()) => answered += 1,
-                Err(_) => pause = (pause * 2).min(TAKE_BACK_PAUSE),
-            }
-            if last {
-                return;
-            }
         }
     }
 }

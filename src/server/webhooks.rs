@@ -213,9 +213,9 @@ async fn warn_of_eviction(redis: Arc<RedisIdempotency>) {
 
 /// Whoever has seen a signed request can have its work done again under another key, where the key is not signed.
 fn warn_of_unsigned_key(webhook: &config::Webhook) {
-    if let (config::Auth::Hmac { scheme, .. }, Some(name)) = (&webhook.auth, webhook.key.header()) {
-        if !scheme.signed_headers.iter().any(|signed| signed.eq_ignore_ascii_case(name)) {
-            tracing::warn!(route = webhook.path, header = name, "the header that holds the key is not signed: name it in signed_headers");
-        }
+    if let (config::Auth::Hmac { scheme, .. }, Some(name)) = (&webhook.auth, webhook.key.header())
+        && !scheme.signed_headers.iter().any(|signed| signed.eq_ignore_ascii_case(name))
+    {
+        tracing::warn!(route = webhook.path, header = name, "the header that holds the key is not signed: name it in signed_headers");
     }
 }

@@ -33,7 +33,7 @@ fn rooms_know_only_those_that_they_may() {
         ("config", &["domain"]),
         ("app", &["app", "domain", "metrics"]),
         ("http", &["app", "domain", "metrics", "config", "http"]),
-        ("adapters", &["app", "domain", "metrics", "config"]),
+        ("adapters", &["adapters", "app", "domain", "metrics", "config"]),
         ("server.rs", &["adapters", "app", "config", "http", "metrics"]),
         ("server", &["adapters", "app", "config", "http", "metrics"]),
         ("cli", &["adapters", "config", "domain", "server", "telemetry"]),

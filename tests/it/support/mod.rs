@@ -1,5 +1,6 @@
 //! What every test needs: stores of its own, the service as a process of its own, and a look at what came out.
 
+mod cable;
 mod metrics;
 mod port;
 mod postgres;
@@ -9,9 +10,12 @@ mod redis;
 mod reply;
 mod service;
 mod signature;
+mod upstream;
 mod wait;
 mod watchdog;
+mod webhooks;
 
+pub(crate) use cable::{Cable, Stop};
 pub(crate) use metrics::Metrics;
 pub(crate) use port::free_port;
 pub(crate) use postgres::{Cluster, Database, binaries, connect};
@@ -21,5 +25,7 @@ pub(crate) use redis::Redis;
 pub(crate) use reply::Reply;
 pub(crate) use service::{Service, Setup, ids_of, request, send, tally};
 pub(crate) use signature::{SECRET, hmac, sign, sign_with};
+pub(crate) use upstream::{Answer, Runs, Upstream};
 pub(crate) use wait::{PATIENCE, wait_until};
 pub(crate) use watchdog::{scratch_dir, scratch_file, watch};
+pub(crate) use webhooks::{KEY_HEADER, ROUTE_SECRET, Route, settings_file, standard_signature, unix_now};

@@ -1,0 +1,72 @@
+//! What is under way, on all routes: how much of it there may be, and how it ends when the service does.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::lease::Lease;
+
+/// How many leases are taken back at a time. Those beyond end by themselves.
+const MAX_TAKE_BACKS: usize = 64;
+
+/// Everything that is under way, on all routes.
+pub struct Works {
+    pub(super) tasks: TaskTracker,
+    pub(super) slots: Arc<Semaphore>,
+    /// For those who wait for somebody else's answer, so that they take no work's place.
+    pub(super) seats: Arc<Semaphore>,
+    /// For claims that are taken back.
+    claims_lost: Arc<Semaphore>,
+    pub(super) runtime: Handle,
+    /// Nobody waits for somebody else's answer any more.
+    pub(super) closing: CancellationToken,
+    /// Whatever still runs is given up.
+    pub(super) giving_up: CancellationToken,
+}
+
+impl Works {
+    /// At most so many pieces of work at a time. Must be called on the main runtime: work runs there.
+    pub fn new(max_in_flight: usize) -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            slots: Arc::new(Semaphore::new(max_in_flight)),
+            seats: Arc::new(Semaphore::new(max_in_flight)),
+            claims_lost: Arc::new(Semaphore::new(MAX_TAKE_BACKS)),
+            runtime: Handle::current(),
+            closing: CancellationToken::new(),
+            giving_up: CancellationToken::new(),
+        }
+    }
+
+    /// Sends away whoever waits for somebody else's answer. Work is still taken.
+    pub fn stop_waiting(&self) {
+        self.closing.cancel();
+    }
+
+    /// Drops what is under way, and frees its keys.
+    pub fn give_up(&self) {
+        self.giving_up.cancel();
+    }
+
+    /// Takes no more work, and waits for what is under way.
+    pub async fn finish(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Sees to it, in the background, that a lease nobody can use holds up nobody.
+    pub(super) fn take_back(&self, lease: Lease) {
+        let Ok(place) = Arc::clone(&self.claims_lost).try_acquire_owned() else { return };
+        let closing = self.closing.clone();
+        let work = async move {
+            let _place = place;
+            lease.take_back(closing).await;
+        };
+        self.runtime.spawn(self.tasks.track_future(work.in_current_span()));
+    }
+}
