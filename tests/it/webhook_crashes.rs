@@ -94,8 +94,8 @@ async fn work_under_way_at_sigterm_is_finished_and_stored(store: Store) {
     let stage = Stage::new(store).await;
     let service = stage.service(LONG).await;
     stage.upstream.hold();
-    let waiting = call(&service, "waited for");
-    let stream = call_to_be_reset(&service, "left alone").await;
+    let waiting = call(&service, "waited-for");
+    let stream = call_to_be_reset(&service, "left-alone").await;
     stage.upstream.has_started(2).await;
     reset(stream, &service).await;
     service.signal(Signal::SIGTERM);
@@ -108,9 +108,9 @@ async fn work_under_way_at_sigterm_is_finished_and_stored(store: Store) {
     assert_eq!(outcome.code, Some(0), "{}", outcome.printed());
 
     let next = stage.service(LONG).await;
-    let again = webhook(&next, "waited for").await;
+    let again = webhook(&next, "waited-for").await;
     assert_eq!((again.replayed(), said(&again)), (true, said(&reply)));
-    assert!(webhook(&next, "left alone").await.replayed());
+    assert!(webhook(&next, "left-alone").await.replayed());
     assert_eq!(stage.upstream.started(), 2);
 }
 
@@ -130,13 +130,20 @@ async fn past_the_grace_a_lease_is_freed_at_once(store: Store) {
     assert_eq!(stage.runs("k"), Runs { started: 2, completed: 1 });
 }
 
+/// Stops a service, which takes a moment.
+async fn put_to_sleep(service: &Service) {
+    service.signal(Signal::SIGSTOP);
+    let silent = async || tokio::time::timeout(Duration::from_millis(300), service.ready()).await.is_err().then_some(());
+    wait_until("it answers nobody", silent).await;
+}
+
 async fn who_slept_through_its_lease_gives_the_others_answer(store: Store) {
     let stage = Stage::new(store).await;
     let (sleeper, other) = (stage.service("1s").await, stage.service("1s").await);
     stage.upstream.hold();
     let first = call(&sleeper, "k");
     stage.upstream.has_started(1).await;
-    sleeper.signal(Signal::SIGSTOP);
+    put_to_sleep(&sleeper).await;
     let (twin, ()) = tokio::join!(answered(&other, "k"), async {
         stage.upstream.has_started(2).await;
         stage.upstream.release();
@@ -159,7 +166,7 @@ async fn who_wakes_up_while_another_is_at_work_leaves_the_answer_to_it(store: St
     stage.upstream.hold();
     let first = call(&sleeper, "k");
     stage.upstream.has_started(1).await;
-    sleeper.signal(Signal::SIGSTOP);
+    put_to_sleep(&sleeper).await;
     stage.upstream.release();
     wait_until("the work is done", async || (stage.upstream.completed() == 1).then_some(())).await;
     stage.upstream.hold();
@@ -235,7 +242,13 @@ async fn a_claim_whose_confirmation_got_lost_counts(store: Store) {
     let call = call(&service, "k");
     stage.has("leased", 1).await;
     stage.cable.cut();
-    assert_eq!(said(&call.await.unwrap()), said(&webhook(&service, "k").await));
+    // Where it is tried again over a connection that was cut too, it is given back.
+    let first = call.await.unwrap();
+    if first.status != 200 {
+        first.problem(503, "store_unavailable");
+    }
+    let again = answered(&service, "k").await;
+    assert!(first.status == 503 || said(&first) == said(&again));
     assert_eq!(stage.runs("k"), Runs { started: 1, completed: 1 });
 }
 

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use reqwest::RequestBuilder;
 
-use crate::support::{Answer, Database, Redis, Reply, Route, Service, Setup, Upstream};
+use crate::support::{Answer, Database, PATIENCE, Redis, Reply, Route, Service, Setup, Upstream};
 
 const PATH: &str = "/webhooks/dialog";
 const INSTANCES: usize = 3;
@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     /// How long the upstream takes.
     pub(crate) work: Duration,
     pub(crate) kill_every: Duration,
+    /// When it is taken for granted that somebody is never answered.
+    pub(crate) within: Duration,
 }
 
 /// What came of it.
@@ -206,6 +208,7 @@ pub(crate) async fn run(plan: &Plan, database: &Database, redis: &Redis) -> Find
         answers = join_all((0..plan.callers).map(|_| caller())) => answers,
         () = fleet.kill_in_turn(plan.kill_every) => unreachable!("killing goes on for ever"),
         () = keep_looking(&upstream, &completions) => unreachable!("so does looking"),
+        () = tokio::time::sleep(plan.within) => panic!("somebody was not answered within {:?}: {:?}", plan.within, upstream.runs()),
     };
     let took = began.elapsed();
     look(&upstream, &completions);
@@ -265,6 +268,7 @@ async fn small(store: &'static str) {
         lease: "2s",
         work: Duration::from_millis(600),
         kill_every: Duration::from_secs(1),
+        within: PATIENCE * 3,
     };
     let findings = run(&plan, &Database::new().await, &Redis::start().await).await;
     findings.check(&plan);
