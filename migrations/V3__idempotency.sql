@@ -1,9 +1,9 @@
--- Requests that may be done once: who has a key, or what was answered. The scope (a route) stands first in the key, as
+-- Requests that may be done once: who has a key, what was answered, or that nobody knows whether it was done. The scope (a route) stands first in the key, as
 -- tenant_id does elsewhere: a webhook has no tenant.
 CREATE TABLE idempotency (
     scope       text        NOT NULL,
     key_hash    bytea       NOT NULL,
-    state       text        NOT NULL CHECK (state IN ('leased', 'done')),
+    state       text        NOT NULL CHECK (state IN ('leased', 'done', 'unknown')),
     owner       uuid        NOT NULL,
     fingerprint bytea       NOT NULL,
     expires_at  timestamptz,                 -- NULL: held, never free
