@@ -1,5 +1,5 @@
--- Requests that may be done once: who has a key, what was answered, or that nobody knows whether it was done. The scope (a route) stands first in the key, as
--- tenant_id does elsewhere: a webhook has no tenant.
+-- Requests that may be done once: who has a key, what was answered, or that nobody knows. The scope (a route) stands first in
+-- the key, as tenant_id does elsewhere: a webhook has no tenant.
 CREATE TABLE idempotency (
     scope       text        NOT NULL,
     key_hash    bytea       NOT NULL,
