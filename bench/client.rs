@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::customer;
-use crate::support::sign;
+use crate::support::{KEY_HEADER, ROUTE_SECRET, sign, sign_with};
 
 /// Customers of one request.
 pub(crate) const BATCH: usize = 10;
@@ -36,6 +36,20 @@ pub(crate) fn requests(n: usize, customers: i32) -> Arc<Vec<Vec<u8>>> {
         [head, body].concat().into_bytes()
     };
     Arc::new((0..n).map(request).collect())
+}
+
+/// Signed webhooks to that path, each with a key of its own, ready to be sent.
+pub(crate) fn webhooks(path: &str, keys: std::ops::Range<usize>) -> Arc<Vec<Vec<u8>>> {
+    let request = |key| {
+        let body = format!(r#"{{"dialogId":"dialog-{key}","nodeId":"node-7","sequence":{key},"text":"What is the state of my order?"}}"#);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nX-Cognigy-Signature: {}\r\n{KEY_HEADER}: {key}\r\nContent-Length: {}\r\n\r\n",
+            sign_with(ROUTE_SECRET, &body),
+            body.len()
+        );
+        [head, body].concat().into_bytes()
+    };
+    Arc::new(keys.map(request).collect())
 }
 
 /// Sends each request once over so many connections, or again and again until `stop`.

@@ -2,16 +2,30 @@
 //! callers see while a dependency dies.
 //!
 //!     cargo bench --bench load -- steady | redis | postgres [--customers N] [--connections N] [--requests N] [--set NAME=VALUE]
+//!
+//! And of webhooks: how often the work is done while instances are killed, and what idempotency costs.
+//!
+//!     cargo bench --bench load -- once | kills [--store redis|postgres] [--requests N] [--times N]
+//!     cargo bench --bench load -- webhooks [--connections N] [--requests N] [--rounds N]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
 mod client;
+mod kills;
+mod once;
 mod outages;
 mod pgbench;
+#[expect(dead_code, reason = "made for the tests, and shared as it is")]
+#[path = "../tests/it/webhook_crashes/stage.rs"]
+mod stage;
 mod steady;
 #[expect(dead_code, unused_imports, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
+#[expect(dead_code, reason = "made for the tests, and shared as it is")]
+#[path = "../tests/it/webhook_scale.rs"]
+mod webhook_scale;
+mod webhooks;
 
 use clap::{Parser, ValueEnum};
 use support::{Cluster, Database, Setup};
@@ -23,6 +37,18 @@ enum Scene {
     /// Redis killed, restarted, hung and woken under load.
     Redis,
     /// Postgres killed and restarted under load.
+    Postgres,
+    /// Webhooks of few keys at three instances, which are killed in turn.
+    Once,
+    /// A service killed at each of the moments that matter.
+    Kills,
+    /// Webhooks beside a proxy that knows no idempotency.
+    Webhooks,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Store {
+    Redis,
     Postgres,
 }
 
@@ -38,9 +64,15 @@ struct Options {
     /// Requests of each round.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// Rounds of the steady scene.
+    /// Rounds of the scenes steady and webhooks.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// The idempotency store of the scenes once and kills; both where none is named.
+    #[arg(long)]
+    store: Option<Store>,
+    /// Kills at each moment.
+    #[arg(long, default_value_t = 100)]
+    times: usize,
     /// Settings of the service under load, as `NAME=VALUE`.
     #[arg(long)]
     set: Vec<String>,
@@ -56,6 +88,9 @@ async fn main() {
         Scene::Steady => steady::run(&options).await,
         Scene::Redis => outages::redis(&options).await,
         Scene::Postgres => outages::postgres(&options).await,
+        Scene::Once => once::run(&options).await,
+        Scene::Kills => kills::run(&options).await,
+        Scene::Webhooks => webhooks::run(&options).await,
     }
 }
 
@@ -64,6 +99,11 @@ impl Options {
     fn service(&self, database: &Database) -> Setup {
         let settings = self.set.iter().filter_map(|setting| setting.split_once('='));
         settings.fold(Setup::on(database), |setup, (name, value)| setup.set(name, value))
+    }
+
+    /// The idempotency stores of this run.
+    fn stores(&self) -> Vec<Store> {
+        self.store.map_or_else(|| vec![Store::Redis, Store::Postgres], |store| vec![store])
     }
 }
 

@@ -53,7 +53,7 @@ async fn round(options: &Options, database: &Database, service: &Service, reques
     (rate, quantile(&samples.iter().collect::<Vec<_>>(), 0.99))
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<_> = values.collect();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]

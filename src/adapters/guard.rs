@@ -122,7 +122,10 @@ impl Mirror {
     }
 
     fn enter(&self, state: Circuit) {
-        self.state.store(state as u8, Ordering::Relaxed);
+        // failsafe tells of the state that it begins with, too.
+        if self.state.swap(state as u8, Ordering::Relaxed) == state as u8 {
+            return;
+        }
         self.metrics.circuit_changed(self.dependency, state);
         let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         tracing::warn!(dependency = self.dependency, state = state.as_str(), last_error = *last_error, "circuit breaker changed");

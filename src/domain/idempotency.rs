@@ -233,6 +233,19 @@ mod tests {
     }
 
     #[test]
+    fn only_the_secret_tells_what_a_digest_was_made_from() -> Result<(), NoKey> {
+        let digest = |secret: u8| {
+            let key = SigningKey::new("k".to_owned(), &[secret; 32], None, None).ok_or(NoKey::Missing)?;
+            let hasher = Hasher::of(&key).ok_or(NoKey::Missing)?;
+            IdempotencyKey::new(&hasher, &"/x".into(), "k", &KeySource::RawBody, None, b"{}")
+        };
+        assert_eq!(digest(1)?, digest(1)?);
+        assert_ne!(digest(1)?.hash, digest(2)?.hash);
+        assert_ne!(digest(1)?.fingerprint, digest(2)?.fingerprint);
+        Ok(())
+    }
+
+    #[test]
     fn what_is_not_there_makes_no_key() {
         let header = KeySource::Header("x".to_owned());
         for result in [

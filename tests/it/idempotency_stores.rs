@@ -15,7 +15,7 @@ use cxone_data_action::domain::{Hasher, IdempotencyKey, KeySource, Owner, Stored
 use cxone_data_action::metrics::Metrics;
 use futures_util::future::join_all;
 
-use crate::support::{Database, Redis, tally, wait_until};
+use crate::support::{Database, Redis, connect, tally, wait_until};
 
 const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(100);
@@ -219,6 +219,23 @@ async fn the_redis_store_keeps_the_contract() {
 async fn the_postgres_store_keeps_the_contract() {
     let database = Database::new().await;
     holds_the_contract(&postgres_store(&database)).await;
+}
+
+#[tokio::test]
+async fn of_two_claims_at_the_very_same_moment_the_second_loses() {
+    let database = Database::new().await;
+    let (store, key) = (postgres_store(&database), key("moment", "a"));
+    let other = connect(&database.owner_url).await.expect("the superuser gets in");
+    other.batch_execute("BEGIN").await.expect("a transaction");
+    let insert = "INSERT INTO idempotency (scope, key_hash, state, owner, fingerprint, expires_at) \
+        VALUES ($1, $2, 'leased', gen_random_uuid(), $3, now() + interval '1 hour')";
+    other.execute(insert, &[&&*key.scope, &key.hash.as_bytes(), &key.fingerprint.as_bytes()]).await.expect("a row");
+    let commit = async {
+        database.waiting_sessions(1).await;
+        other.batch_execute("COMMIT").await.expect("a commit");
+    };
+    let (claim, ()) = tokio::join!(store.claim(&key, Owner::draw(), LONG), commit);
+    assert_eq!(claim.expect("an answer"), Claimed::Leased(key.fingerprint));
 }
 
 #[tokio::test]
