@@ -107,7 +107,7 @@ impl ApiError {
                 StatusCode::UNAUTHORIZED,
                 "invalid_signature",
                 "Wrong signature",
-                "The signature is not that of the raw body by a key that is valid now.",
+                "The signature is not that of this request by a key that is valid now.",
             ),
             Self::StaleSignature => facts(
                 StatusCode::UNAUTHORIZED,
