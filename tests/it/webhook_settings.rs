@@ -4,7 +4,8 @@
 use reqwest::Method;
 
 use crate::support::{
-    Database, KEY_HEADER, Outcome, ROUTE_SECRET, Redis, Route, SECRET, Setup, Tool, free_port, scratch_file, send, settings_file,
+    Database, KEY_HEADER, Outcome, ROUTE_SECRET, Redis, Route, SECRET, Service, Setup, Tool, free_port, scratch_file, send, settings_file,
+    wait_until,
 };
 
 const DATABASE: &str = "postgresql://service:hunter2hunter2@db.example:5432/crm";
@@ -270,6 +271,26 @@ async fn printed_settings_show_routes_and_defaults_and_no_secret() {
     ] {
         assert_eq!(value(name), expected, "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_may_have_work_done_twice_is_warned_of_and_nothing_else() {
+    let (database, redis) = (Database::new().await, Redis::start().await);
+    let auth = format!(r#"{{ hmac = {{ secret = "{ROUTE_SECRET}", signed_headers = ["{}"] }} }}"#, KEY_HEADER.to_lowercase());
+    let bound = Route::new("/bound").set("auth", &auth).store("redis");
+    let setup = |routes: &[Route]| Setup::on(&database).redis(&redis).webhooks(routes);
+    let good = setup(std::slice::from_ref(&bound)).start().await;
+    wait_until("its store was asked", async || (!good.metrics().await.values_of("idempotency_records", "route").is_empty()).then_some(()))
+        .await;
+
+    () = redis.run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    let service = setup(&[bound, route()]).start().await;
+    let warned = |service: &Service, member: &str, value: &str| {
+        service.log().into_iter().find(|line| line["level"] == "WARN" && line[member] == value).map(|line| line["route"].clone())
+    };
+    wait_until("it warns of the policy", async || warned(&service, "policy", "allkeys-lru")).await;
+    assert_eq!(warned(&service, "header", KEY_HEADER), Some(PATH.into()));
+    assert!(good.log().iter().all(|line| line["level"] == "INFO"), "{}", good.printed());
 }
 
 #[tokio::test]
