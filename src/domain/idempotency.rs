@@ -1,5 +1,6 @@
 //! What makes two requests the same, and what is kept of the first one's answer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,20 +40,29 @@ impl KeySource {
         if let Self::Header(name) = self { Some(name) } else { None }
     }
 
-    /// The parts of the key, the first one naming the source. `header` is the value of [`Self::header`].
-    fn parts(&self, header: Option<&str>, body: &[u8]) -> Result<Vec<Vec<u8>>, NoKey> {
+    /// The parts of the key, the first one naming the source. `header` is the value of [`Self::header`], `meaning` the body's
+    /// canonical form.
+    fn parts<'p>(
+        &self,
+        header: Option<&'p str>,
+        body: &'p [u8],
+        meaning: &'p Result<String, Unclear>,
+    ) -> Result<Vec<Cow<'p, [u8]>>, NoKey> {
         Ok(match self {
-            Self::RawBody => vec![b"raw".to_vec(), body.to_vec()],
-            Self::CanonicalBody => vec![b"canonical".to_vec(), canonical(body).map_err(NoKey::Unclear)?.into_bytes()],
+            Self::RawBody => vec![Cow::Borrowed(b"raw"), body.into()],
+            Self::CanonicalBody => {
+                let json = meaning.as_ref().map_err(|unclear| NoKey::Unclear(unclear.clone()))?;
+                vec![Cow::Borrowed(b"canonical"), json.as_bytes().into()]
+            }
             Self::Header(_) => {
                 let value = header.filter(|value| !value.is_empty()).ok_or(NoKey::Missing)?;
-                vec![b"header".to_vec(), value.as_bytes().to_vec()]
+                vec![Cow::Borrowed(b"header"), value.as_bytes().into()]
             }
             Self::Fields(paths) => {
-                let mut parts = vec![b"fields".to_vec()];
+                let mut parts = vec![Cow::Borrowed(&b"fields"[..])];
                 for path in paths {
                     let value = canonical_at(body, path).map_err(NoKey::Unclear)?;
-                    parts.push(value.ok_or(NoKey::Missing)?.into_bytes());
+                    parts.push(value.ok_or(NoKey::Missing)?.into_bytes().into());
                 }
                 parts
             }
@@ -148,9 +158,10 @@ impl IdempotencyKey {
         header: Option<&str>,
         body: &[u8],
     ) -> Result<Self, NoKey> {
-        let parts = source.parts(header, body)?;
-        let scoped = [b"key", scope.as_bytes(), caller.as_bytes()].into_iter().chain(parts.iter().map(Vec::as_slice));
-        let fingerprint = match canonical(body) {
+        let meaning = canonical(body);
+        let parts = source.parts(header, body, &meaning)?;
+        let scoped = [b"key", scope.as_bytes(), caller.as_bytes()].into_iter().chain(parts.iter().map(|part| &**part));
+        let fingerprint = match &meaning {
             Ok(json) => hasher.digest([b"json".as_slice(), json.as_bytes()]),
             Err(_) => hasher.digest([b"bytes", body]),
         };
