@@ -50,13 +50,20 @@ impl<T: SignedBody> FromRequest for Signed<T> {
             let (Some(bounds), Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
             let body = read_body(request.headers(), payload, bounds).await?;
             let key = verify(request.headers(), &body, scheme, keys, Utc::now())?;
-            let value = T::parse(&body, bounds)?;
-            request::note(&request, |notes| notes.tenant = Some(value.tenant().clone()));
-            if !key.allows(value.tenant()) {
-                return Err(ApiError::TenantNotAllowed);
-            }
-            Ok(Self { key_id: key.id().to_owned(), value })
+            Self::of(&request, key, &body, bounds)
         })
+    }
+}
+
+impl<T: SignedBody> Signed<T> {
+    /// Reads a body that this key has signed, and makes sure that it may speak for the tenant.
+    pub(super) fn of(request: &HttpRequest, key: &SigningKey, body: &[u8], bounds: &Bounds) -> Result<Self, ApiError> {
+        let value = T::parse(body, bounds)?;
+        request::note(request, |notes| notes.tenant = Some(value.tenant().clone()));
+        if !key.allows(value.tenant()) {
+            return Err(ApiError::TenantNotAllowed);
+        }
+        Ok(Self { key_id: key.id().to_owned(), value })
     }
 }
 

@@ -15,11 +15,11 @@ use chrono::Utc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::Bounds;
 use super::data_action;
 use super::error::{ApiError, FieldError};
 use super::request::{note, request_id};
 use super::signed::{Signed, SignedBody, read_body};
-use super::{Bounds, request};
 use crate::app::lookup::Lookup;
 use crate::app::once::Once;
 use crate::app::ports::{Forwarded, Upstream};
@@ -137,7 +137,10 @@ pub(super) async fn post(
             webhook.once.run(key, async move { Ok(upstream.send(forwarded).await?) }).await?
         }
         Action::Lookup(tenants) => {
-            let signed = lookup_request(&request, &body, &caller, tenants.as_ref(), &bounds)?;
+            let signed = Signed::<data_action::Body>::of(&request, &caller, &body, &bounds)?;
+            if tenants.as_ref().is_some_and(|tenants| !tenants.contains(signed.value.tenant())) {
+                return Err(ApiError::TenantNotAllowed);
+            }
             let (lookup, bounds) = (lookup.into_inner(), **bounds);
             webhook.once.run(key, async move { look_up(&lookup, &bounds, signed, id).await }).await?
         }
@@ -156,21 +159,6 @@ pub(super) async fn post(
         response.insert_header(("Idempotent-Replayed", "true"));
     }
     Ok(response.body(answer.reply.body))
-}
-
-fn lookup_request(
-    request: &HttpRequest,
-    body: &[u8],
-    caller: &SigningKey,
-    tenants: Option<&BTreeSet<TenantId>>,
-    bounds: &Bounds,
-) -> Result<Signed<data_action::Body>, ApiError> {
-    let value = data_action::Body::parse(body, bounds)?;
-    request::note(request, |notes| notes.tenant = Some(value.tenant().clone()));
-    if !caller.allows(value.tenant()) || tenants.is_some_and(|tenants| !tenants.contains(value.tenant())) {
-        return Err(ApiError::TenantNotAllowed);
-    }
-    Ok(Signed { key_id: caller.id().to_owned(), value })
 }
 
 async fn look_up(lookup: &Lookup, bounds: &Bounds, signed: Signed<data_action::Body>, id: RequestId) -> Result<StoredReply, ApiError> {
