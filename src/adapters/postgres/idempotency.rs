@@ -124,11 +124,7 @@ impl PostgresIdempotency {
             connection.query(&statement, parameters).await
         };
         let outcome = in_time(deadline, work).await;
-        match &outcome {
-            Ok(_) => connection.give_back(),
-            Err(StoreError::Timeout) => connection.cancel(),
-            Err(_) => drop(connection),
-        }
+        connection.end(outcome.as_ref().err());
         outcome
     }
 }

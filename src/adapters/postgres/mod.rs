@@ -92,16 +92,11 @@ impl PostgresStore {
         outcome.map(drop)
     }
 
-    /// Only a connection whose work is done goes back; one that is still at work is told to stop.
     fn end(&self, connection: Lease, error: Option<&StoreError>) {
-        match error {
-            None => {
-                *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                connection.give_back();
-            }
-            Some(StoreError::Timeout) => connection.cancel(),
-            Some(_) => drop(connection),
+        if error.is_none() {
+            *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
+        connection.end(error);
     }
 
     fn answered_lately(&self) -> bool {

@@ -62,13 +62,17 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// The work is done and its answers are read.
-    pub(super) fn give_back(mut self) {
-        self.object = None;
+    /// Ends it after its work. Only a connection whose work is done goes back; one that is still at work is told to stop.
+    pub(super) fn end(mut self, error: Option<&StoreError>) {
+        match error {
+            None => self.object = None,
+            Some(StoreError::Timeout) => self.cancel(),
+            Some(_) => {}
+        }
     }
 
     /// Asks the server to stop what it does for us, in the background, as best it can; `statement_timeout` is the certain way.
-    pub(super) fn cancel(self) {
+    fn cancel(&self) {
         let (token, connector) = (self.cancel_token(), self.connector.clone());
         Handle::current().spawn(async move {
             let cancelled = token.cancel_query(connector.tls());
@@ -88,7 +92,7 @@ impl Drop for Lease {
 impl Deref for Lease {
     type Target = ClientWrapper;
 
-    #[expect(clippy::expect_used, reason = "only give_back and drop empty it, and both end the lease")]
+    #[expect(clippy::expect_used, reason = "only its end empties it")]
     fn deref(&self) -> &ClientWrapper {
         self.object.as_ref().expect("a lease holds its connection until it ends")
     }
