@@ -64,11 +64,6 @@ impl Reader {
         self.table_len(name)
     }
 
-    /// The name that an item of a list was given.
-    pub(super) fn label_of(&self, item: &str) -> String {
-        self.labels.get(item).cloned().unwrap_or_default()
-    }
-
     fn take_exactly(&mut self, name: &str, value: &str) {
         if self.values.get(name).is_some_and(|found| found == value) {
             self.values.remove(name);

@@ -160,7 +160,7 @@ pub(super) fn read(r: &mut Reader, signing: &Signing, redis: &Redis, idempotency
     let webhooks = (0..r.table_len("webhooks")).filter_map(|at| {
         let route = format!("webhooks[{at}]");
         let path = path(r, &route, &mut paths);
-        let auth = auth(r, &route, signing);
+        let auth = auth(r, &route, path.as_deref().unwrap_or_default(), signing);
         let key = key(r, &route, auth.as_ref());
         let lease =
             r.duration_within(&format!("{route}.lease"), Duration::from_secs(30), Duration::from_millis(100)..=Duration::from_hours(1));
@@ -212,12 +212,11 @@ fn one_of(r: &mut Reader, name: &str, choices: &[&'static str]) -> Option<&'stat
     }
 }
 
-fn auth(r: &mut Reader, route: &str, signing: &Signing) -> Option<Auth> {
+fn auth(r: &mut Reader, route: &str, path: &str, signing: &Signing) -> Option<Auth> {
     let name = format!("{route}.auth");
     let kind = one_of(r, &name, &["hmac", "api_key", "standard_webhooks"])?;
     let name = format!("{name}.{kind}");
     r.empty_table(&name);
-    let path = r.label_of(route);
     let keys = keys(r, &format!("{name}.secret"), path, kind == "standard_webhooks", signing);
     Some(match kind {
         "hmac" => Auth::Hmac {
@@ -236,7 +235,7 @@ fn auth(r: &mut Reader, route: &str, signing: &Signing) -> Option<Auth> {
 }
 
 /// The route's own key, which goes by the route's path in the audit log, or those that sign everything else.
-fn keys(r: &mut Reader, name: &str, path: String, standard: bool, signing: &Signing) -> Keyring {
+fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signing) -> Keyring {
     let Some(secret) = r.secret(name) else { return signing.keys.clone() };
     let text = secret.expose_secret();
     let (bytes, least) = match text.strip_prefix(STANDARD_SECRET).filter(|_| standard) {
@@ -253,7 +252,7 @@ fn keys(r: &mut Reader, name: &str, path: String, standard: bool, signing: &Sign
     if bytes.len() < least {
         r.complain(name, too_short(least));
     }
-    Keyring::unnamed(SigningKey::with_any_secret(path, &bytes, None, None))
+    Keyring::unnamed(SigningKey::with_any_secret(path.to_owned(), &bytes, None, None))
 }
 
 fn too_short(least: usize) -> String {
