@@ -27,6 +27,11 @@ pub struct Metrics {
     unstored: IntCounterVec,
     records: IntGaugeVec,
     swept: IntCounterVec,
+    calls: IntCounterVec,
+    call_duration: HistogramVec,
+    calls_again: IntCounterVec,
+    cognigy: IntCounterVec,
+    cognigy_queued: IntGauge,
     tenants: Tenants,
 }
 
@@ -90,6 +95,8 @@ pub enum Outcome {
     InFlight,
     /// Its key was used for another payload.
     Mismatch,
+    /// Nobody knows whether the first one's work was done.
+    Unknown,
     /// The store of keys did not answer.
     StoreDown,
 }
@@ -102,7 +109,30 @@ impl Outcome {
             Self::Replayed => "replayed",
             Self::InFlight => "in_flight",
             Self::Mismatch => "mismatch",
+            Self::Unknown => "unknown",
             Self::StoreDown => "store_down",
+        }
+    }
+}
+
+/// What became of a datum for somebody else's metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was taken.
+    Sent,
+    /// There was no room, or no time left for it.
+    Dropped,
+    /// It was refused for good.
+    Refused,
+}
+
+impl Fate {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Dropped => "dropped",
+            Self::Refused => "refused",
         }
     }
 }
@@ -128,6 +158,8 @@ impl Metrics {
         let audit_default_partition =
             IntGauge::new("cxone_dataaction_audit_default_partition_used", "1 where audit rows have fallen into the default partition")?;
         registry.register(Box::new(audit_default_partition.clone()))?;
+        let cognigy_queued = IntGauge::new("cognigy_metrics_queued", "Data for Cognigy that wait to be sent")?;
+        registry.register(Box::new(cognigy_queued.clone()))?;
         let build = gauge("cxone_dataaction_build_info", "The running version", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
@@ -154,6 +186,15 @@ impl Metrics {
             unstored: counter("idempotency_unstored_total", "Answers that left before they were kept", &["route"])?,
             records: gauge("idempotency_records", "Leases and kept answers in a store", &["route", "state"])?,
             swept: counter("idempotency_expired_rows_deleted_total", "Rows that were over, deleted by this instance", &["store"])?,
+            calls: counter("outbound_requests_total", "Calls to other services, by what came of them", &["dependency", "outcome"])?,
+            call_duration: histogram(
+                "outbound_request_duration_seconds",
+                "Time from a call to the head of its answer, or to its failure",
+                &["dependency"],
+            )?,
+            calls_again: counter("outbound_retries_total", "Calls to other services that were made again", &["dependency"])?,
+            cognigy: counter("cognigy_metrics_total", "Data for Cognigy, by what became of them", &["result"])?,
+            cognigy_queued,
             requests: counter("http_requests_total", "Requests answered", &["route", "method", "status"])?,
             request_duration: histogram(
                 "http_request_duration_seconds",
@@ -233,6 +274,27 @@ impl Metrics {
     /// Rows that were over are gone.
     pub fn swept(&self, store: &'static str, rows: u64) {
         self.swept.with_label_values(&[store]).inc_by(rows);
+    }
+
+    /// A call to another service, and the time to the head of its answer.
+    pub fn called(&self, dependency: &'static str, outcome: &'static str, took: Duration) {
+        self.calls.with_label_values(&[dependency, outcome]).inc();
+        self.call_duration.with_label_values(&[dependency]).observe(took.as_secs_f64());
+    }
+
+    /// A call is made again.
+    pub fn called_again(&self, dependency: &'static str) {
+        self.calls_again.with_label_values(&[dependency]).inc();
+    }
+
+    /// Data for Cognigy are settled.
+    pub fn told(&self, fate: Fate, data: usize) {
+        self.cognigy.with_label_values(&[fate.as_str()]).inc_by(data as u64);
+    }
+
+    /// So many data for Cognigy wait.
+    pub fn waiting(&self, data: usize) {
+        self.cognigy_queued.set(i64::try_from(data).unwrap_or(i64::MAX));
     }
 
     /// One request answered.

@@ -1,6 +1,9 @@
 //! Puts the service together, mounts its routes, and takes it down again without losing a request. The only file that knows
 //! every part.
 
+mod keys;
+mod outbound;
+pub mod unresolved;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -15,17 +18,19 @@ use futures_util::future::join;
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 
+use crate::adapters::cognigy::Cognigy;
 use crate::adapters::guard::GuardSettings;
 use crate::adapters::memory::{LocalCache, MemoryStore};
 use crate::adapters::postgres::PostgresStore;
 use crate::adapters::postgres::connect::Connector;
 use crate::adapters::redis::RedisCache;
 use crate::app::lookup::{Limits, Lookup, Tiers};
-use crate::app::ports::{Cache, CustomerStore};
+use crate::app::once::Works;
+use crate::app::ports::{Cache, CustomerStore, MetricSink};
 use crate::config::Config;
 use crate::http::{self, Bounds, Health, Ops, Services};
 use crate::metrics::Metrics;
-use webhooks::Webhooks;
+use keys::{Stores, Tending};
 
 /// A connection that says nothing is closed after this: longer than the 60 s after which proxies give theirs up, so that
 /// it is never we who close one that is being used.
@@ -38,7 +43,7 @@ const PARTITION_RETRY: Duration = Duration::from_mins(1);
 /// Attaching a partition reads the whole default one.
 const PARTITION_PATIENCE: Duration = Duration::from_mins(1);
 
-/// What is given up at the end of the grace period still frees its keys, and tells its caller.
+/// What is given up at the end of the grace period still ends its lease, and tells its caller.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where customers and audit rows are.
@@ -55,7 +60,9 @@ pub struct Running {
     admin: (SocketAddr, ServerHandle),
     servers: Vec<JoinHandle<std::io::Result<()>>>,
     lookup: Arc<Lookup>,
-    webhooks: Webhooks,
+    works: Arc<Works>,
+    keys: Tending,
+    cognigy: Option<Arc<Cognigy>>,
     health: Arc<Health>,
     postgres: Option<Arc<PostgresStore>>,
     keeper: Option<JoinHandle<()>>,
@@ -68,7 +75,13 @@ pub struct Running {
 pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
     let metrics = Arc::new(Metrics::new(config.metrics.max_tenants)?);
     let connector = if let Storage::Postgres(connector) = &storage { Some(&**connector) } else { None };
-    let webhooks = webhooks::build(config, connector, &metrics)?;
+    let works = Arc::new(Works::new(config.http.max_in_flight));
+    let mut stores = Stores::new(config, connector, &metrics);
+    let data_actions = outbound::data_actions(config, &mut stores, &works, &metrics)?;
+    let execute = data_actions.as_ref().map(|actions| &actions.execute);
+    let webhooks = webhooks::build(config, &mut stores, &works, execute, &metrics)?;
+    let keys = stores.tend();
+    let cognigy = outbound::cognigy(config, &metrics)?;
     let mut postgres = None;
     let store: Arc<dyn CustomerStore> = match storage {
         Storage::Memory(store) => Arc::<MemoryStore>::from(store),
@@ -87,12 +100,14 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
         absent_ttl: config.cache.absent_ttl,
     };
     let lookup = Arc::new(Lookup::new(Arc::clone(&store), tiers.clone(), Arc::clone(&metrics), limits));
-    let health = Arc::new(Health { store, cache: tiers.shared, keys: webhooks.redis.clone(), draining: AtomicBool::new(false) });
+    let health = Arc::new(Health { store, cache: tiers.shared, keys: keys.redis.clone(), draining: AtomicBool::new(false) });
     let services = Services {
         lookup: Arc::clone(&lookup),
         keys: config.signing.keys.clone(),
         scheme: config.signing.scheme.clone(),
-        webhooks: webhooks.routes.clone(),
+        webhooks,
+        data_actions,
+        sink: cognigy.clone().map(|cognigy| cognigy as Arc<dyn MetricSink>),
         bounds: Bounds {
             max_body_bytes: config.http.max_body_bytes,
             body_timeout: config.http.body_timeout,
@@ -132,7 +147,9 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
         admin: (admin_address, admin_handle),
         servers,
         lookup,
-        webhooks,
+        works,
+        keys,
+        cognigy,
         health,
         postgres,
         keeper,
@@ -159,12 +176,16 @@ impl Running {
         tracing::info!(drain_delay = ?self.drain_delay, "shutting down");
         self.health.draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(self.drain_delay).await;
-        let works = &self.webhooks.works;
+        let works = &self.works;
         let grace = tokio::time::Instant::now() + self.grace;
         works.stop_waiting();
         let finished = async {
             self.http.1.stop(true).await;
             join(works.finish(), self.lookup.finish()).await;
+            if let Some(cognigy) = &self.cognigy {
+                // Nobody waits for what is not sent by then.
+                let _in_time = tokio::time::timeout_at(grace, cognigy.flush()).await;
+            }
         };
         let given_up = async {
             tokio::time::sleep_until(grace).await;
@@ -176,7 +197,10 @@ impl Running {
             () = finished => {}
             () = given_up => {}
         }
-        self.webhooks.close();
+        self.keys.close();
+        if let Some(cognigy) = &self.cognigy {
+            cognigy.close();
+        }
         if let Some(keeper) = &self.keeper {
             keeper.abort();
         }

@@ -3,23 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use async_trait::async_trait;
-use bytes::BytesMut;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url};
 
-use super::tls;
+use super::outbound::{body, client};
 use crate::app::ports::{Forwarded, Upstream, UpstreamError};
 use crate::domain::StoredReply;
 
 /// The longest answer that is kept: as long as Cognigy reads.
 const MAX_ANSWER: usize = 512 * 1024;
-
-/// Idle connections are given up before the other side does so: Node.js closes its own after 5 s, and a request that meets
-/// the closing fails.
-const IDLE: Duration = Duration::from_secs(4);
 
 /// One upstream.
 pub struct Forward {
@@ -28,16 +21,9 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// `timeout`: for the whole exchange. Redirects are not followed: a signed request goes where the settings say, and
-    /// nowhere else.
+    /// `timeout`: for the whole exchange.
     pub fn new(url: Url, timeout: Duration, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls::client_config(ca_file, true)?)
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(timeout)
-            .pool_idle_timeout(IDLE)
-            .build()?;
+        let client = client(ca_file, timeout)?;
         Ok(Self { client, url })
     }
 }
@@ -59,18 +45,15 @@ impl Upstream for Forward {
     }
 }
 
-async fn read(mut response: Response) -> Result<StoredReply, UpstreamError> {
+async fn read(response: Response) -> Result<StoredReply, UpstreamError> {
     let status = response.status().as_u16();
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let headers = content_type.map(|value| ("content-type".to_owned(), value.to_owned())).into_iter().collect();
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(UpstreamError::Failed(anyhow!("its answer is longer than {MAX_ANSWER} bytes")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(StoredReply { status, headers, body: body.freeze() })
+    let body = body(response, MAX_ANSWER).await.map_err(|error| match error.downcast_ref::<reqwest::Error>() {
+        Some(late) if late.is_timeout() => UpstreamError::Timeout,
+        _ => UpstreamError::Failed(error),
+    })?;
+    Ok(StoredReply { status, headers, body })
 }
 
 /// Without the URL, which may hold a password.

@@ -61,8 +61,8 @@ pub struct GuardSettings {
     pub deadline: Duration,
     /// Failures in a row that open it.
     pub failures: u32,
-    /// How long it stays open; longer than the deadline, since failsafe closes at the success of any call, even of one that
-    /// began before it opened.
+    /// How long it stays open. Where that is not longer than the deadline, a call that began before it opened may close it by
+    /// its success: failsafe knows no difference.
     pub open: Duration,
     /// Calls at a time while it tries.
     pub probes: usize,

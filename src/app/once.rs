@@ -1,7 +1,8 @@
 //! Work that is done once: the first request with a key does it, every other one gets that one's answer.
 //!
-//! A key is claimed before the work begins, held while it runs, and turned into the kept answer when it has succeeded. All of
-//! that runs in a task of its own, so that a caller that hangs up changes nothing.
+//! A key is claimed before the work begins, held while it runs, and turned into the kept answer when it has succeeded. Where
+//! work that cannot be taken back ends without an answer, the key is held: nobody knows whether it was done. All of that runs in a
+//! task of its own, so that a caller that hangs up changes nothing.
 
 mod lease;
 mod rooms;
@@ -9,18 +10,19 @@ mod works;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::ports::{Claimed, Completed, IdempotencyStore, StoreDown};
-use crate::domain::{IdempotencyKey, Owner, StoredReply};
+use crate::domain::{IdempotencyKey, StoredReply};
 use crate::metrics::{Metrics, Outcome};
+pub use lease::Intention;
 use lease::Lease;
 use rooms::Rooms;
 pub use works::Works;
@@ -78,6 +80,9 @@ pub enum OnceError<E> {
     /// The work failed; the key is free again.
     #[error("do the work")]
     Work(E),
+    /// It may or may not have been done, this time or, without an error, at an earlier one. It is not done again.
+    #[error("do the work: nobody knows whether it was done")]
+    Unknown(Option<E>),
     /// As much as allowed is under way.
     #[error("do the work: as much as allowed is under way")]
     Overloaded,
@@ -89,12 +94,22 @@ pub enum OnceError<E> {
     Panicked,
 }
 
+/// How work fails.
+#[derive(Debug)]
+pub enum Failure<E> {
+    /// It was not done.
+    NotDone(E),
+    /// It may or may not have been done.
+    Unknown(E),
+}
+
 /// The outcome of wanting a key.
 enum Claim {
     Won(Lease),
     Replay(StoredReply),
     InFlight,
     Mismatch,
+    Unknown,
 }
 
 impl Once {
@@ -109,6 +124,19 @@ impl Once {
         key: IdempotencyKey,
         work: impl Future<Output = Result<StoredReply, E>> + Send + 'static,
     ) -> Result<Answer, OnceError<E>> {
+        self.run_intended(key, |_| work.map_err(Failure::NotDone)).await
+    }
+
+    /// The same for work that cannot be taken back. It has its intent put on record before it does so; where it ends after that
+    /// without saying how, the key is held, and the work not done again.
+    pub async fn run_intended<E: Send + 'static, W>(
+        self: &Arc<Self>,
+        key: IdempotencyKey,
+        work: impl FnOnce(Intention) -> W + Send + 'static,
+    ) -> Result<Answer, OnceError<E>>
+    where
+        W: Future<Output = Result<StoredReply, Failure<E>>> + Send + 'static,
+    {
         let works = &self.works;
         if works.tasks.is_closed() {
             return Err(OnceError::ShuttingDown);
@@ -121,11 +149,11 @@ impl Once {
         told.await.unwrap_or(Err(OnceError::Panicked))
     }
 
-    async fn attend<E>(
+    async fn attend<E, W: Future<Output = Result<StoredReply, Failure<E>>>>(
         &self,
         key: IdempotencyKey,
         slot: OwnedSemaphorePermit,
-        work: impl Future<Output = Result<StoredReply, E>>,
+        work: impl FnOnce(Intention) -> W,
         mut tell: oneshot::Sender<Result<Answer, OnceError<E>>>,
     ) {
         let scope = Arc::clone(&key.scope);
@@ -142,10 +170,7 @@ impl Once {
                 let hash = lease.key.hash;
                 match slot {
                     Some(_slot) => self.carry_out(lease, work, Teller(Some(tell))).await,
-                    None => {
-                        self.free(lease).await;
-                        let _gone = tell.send(Err(OnceError::Overloaded));
-                    }
+                    None => self.free(lease, Teller(Some(tell)), Err(OnceError::Overloaded)).await,
                 }
                 self.rooms.call(&hash);
                 return;
@@ -154,6 +179,7 @@ impl Once {
             Ok(Claim::InFlight) if self.works.closing.is_cancelled() => (Outcome::InFlight, Err(OnceError::ShuttingDown)),
             Ok(Claim::InFlight) => (Outcome::InFlight, Err(OnceError::InFlight)),
             Ok(Claim::Mismatch) => (Outcome::Mismatch, Err(OnceError::Mismatch)),
+            Ok(Claim::Unknown) => (Outcome::Unknown, Err(OnceError::Unknown(None))),
             Err(error) => (Outcome::StoreDown, Err(OnceError::Store(error))),
         };
         self.metrics.once(&scope, outcome);
@@ -201,19 +227,15 @@ impl Once {
     }
 
     async fn claim_once(&self, key: &IdempotencyKey) -> Result<Claim, StoreDown> {
-        let lease = Lease {
-            store: Arc::clone(&self.store),
-            key: key.clone(),
-            owner: Owner::draw(),
-            length: self.times.lease,
-            since: Instant::now(),
-            lost: AtomicBool::new(false),
-        };
-        match self.store.claim(key, lease.owner, lease.length).await {
+        let lease = Lease::new(Arc::clone(&self.store), key.clone(), self.times);
+        match self.store.claim(key, lease.owner, self.times.lease).await {
             Ok(Claimed::Won) => Ok(Claim::Won(lease)),
-            Ok(Claimed::Leased(fingerprint) | Claimed::Done(fingerprint, _)) if fingerprint != key.fingerprint => Ok(Claim::Mismatch),
+            Ok(Claimed::Leased(payload) | Claimed::Done(payload, _) | Claimed::Unknown(payload)) if payload != key.fingerprint => {
+                Ok(Claim::Mismatch)
+            }
             Ok(Claimed::Leased(_)) => Ok(Claim::InFlight),
             Ok(Claimed::Done(_, reply)) => Ok(Claim::Replay(reply)),
+            Ok(Claimed::Unknown(_)) => Ok(Claim::Unknown),
             Err(error) => {
                 if let StoreDown::NoAnswer(_) = error {
                     // A store that hangs may carry the claim out when it wakes.
@@ -225,9 +247,12 @@ impl Once {
     }
 
     /// Does the work while holding the key, and keeps its answer or frees the key.
-    async fn carry_out<E>(&self, mut lease: Lease, work: impl Future<Output = Result<StoredReply, E>>, mut teller: Teller<E>) {
+    async fn carry_out<E, W>(&self, mut lease: Lease, work: impl FnOnce(Intention) -> W, mut teller: Teller<E>)
+    where
+        W: Future<Output = Result<StoredReply, Failure<E>>>,
+    {
         // Whoever was stopped between the claim and now may have lost the key before having begun.
-        if lease.since.elapsed() > lease.length / 2 {
+        if lease.since.elapsed() > self.times.lease / 2 {
             let asked = Instant::now();
             if !matches!(lease.renew().await, Ok(true)) {
                 self.works.take_back(lease);
@@ -236,6 +261,7 @@ impl Once {
             lease.since = asked;
         }
         let over = CancellationToken::new();
+        let work = work(lease.intention());
         let attempt = async {
             let result = tokio::select! {
                 biased;
@@ -249,18 +275,15 @@ impl Once {
         let (result, ()) = tokio::join!(attempt, self.keep_renewing(&lease, &over));
         let reply = match result {
             Some(Ok(Ok(reply))) if reply.is_final() => reply,
-            unkept => {
-                if unkept.is_none() {
-                    tracing::warn!(route = &*lease.key.scope, "work given up at the end of the grace period; its key is free again");
-                }
-                // First free, then told: the caller may try again at once.
-                self.free(lease).await;
-                return teller.tell(match unkept {
-                    Some(Ok(Ok(reply))) => Ok(Answer { reply, replayed: false }),
-                    Some(Ok(Err(error))) => Err(OnceError::Work(error)),
-                    Some(Err(_panic)) => Err(OnceError::Panicked),
-                    None => Err(OnceError::ShuttingDown),
-                });
+            Some(Ok(Ok(reply))) => return self.free(lease, teller, Ok(Answer { reply, replayed: false })).await,
+            Some(Ok(Err(Failure::NotDone(error)))) => return self.free(lease, teller, Err(OnceError::Work(error))).await,
+            Some(Ok(Err(Failure::Unknown(error)))) => return self.leave_unknown(lease, teller, Some(error)).await,
+            // What was intended may have happened.
+            Some(Err(_)) | None if lease.is_intended() => return self.leave_unknown(lease, teller, None).await,
+            Some(Err(_panic)) => return self.free(lease, teller, Err(OnceError::Panicked)).await,
+            None => {
+                tracing::warn!(route = &*lease.key.scope, "work given up at the end of the grace period; its key is free again");
+                return self.free(lease, teller, Err(OnceError::ShuttingDown)).await;
             }
         };
         // Not renewed any more: an answer can be kept after its lease, as long as nobody else came.
@@ -268,7 +291,7 @@ impl Once {
             biased;
             () = self.keep(&lease, reply, &mut teller) => {}
             () = self.works.giving_up.cancelled() => {
-                tracing::error!(route = &*lease.key.scope, "an answer was not kept: the store did not come back in time");
+                tracing::error!(route = &*lease.key.scope, key = %lease.key.hash, "an answer was not kept: the store did not come back in time");
             }
         }
     }
@@ -277,7 +300,7 @@ impl Once {
     async fn keep<E>(&self, lease: &Lease, reply: StoredReply, teller: &mut Teller<E>) {
         let began = Instant::now();
         loop {
-            match lease.complete(&reply, self.times.keep).await {
+            match lease.complete(&reply).await {
                 Ok(Completed::Stored) => return teller.tell(Ok(Answer { reply, replayed: false })),
                 Ok(Completed::Lost(theirs)) => {
                     self.lost(lease);
@@ -290,7 +313,7 @@ impl Once {
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
                     if began.elapsed() > STORE_LIMIT {
-                        tracing::error!(route = &*lease.key.scope, error, "an answer was not kept: the store did not come back");
+                        tracing::error!(route = &*lease.key.scope, key = %lease.key.hash, error, "an answer was not kept: the store did not come back");
                         return;
                     }
                     tracing::debug!(route = &*lease.key.scope, error, "an answer is not kept yet");
@@ -308,9 +331,10 @@ impl Once {
     /// Renews at a third of the lease until the work is over. Goes on while the store is down, and stops where somebody else has
     /// the key: the work cannot be undone, only its answer is not kept.
     async fn keep_renewing(&self, lease: &Lease, over: &CancellationToken) {
-        let mut next = lease.since + lease.length / 3;
+        let length = self.times.lease;
+        let mut next = lease.since + length / 3;
         while tokio::time::timeout_at(next, over.cancelled()).await.is_err() {
-            next = Instant::now() + lease.length / 3;
+            next = Instant::now() + length / 3;
             match lease.renew().await {
                 Ok(true) => {}
                 Ok(false) => {
@@ -319,18 +343,34 @@ impl Once {
                 }
                 Err(error) => {
                     // There is time for a few more.
-                    next = Instant::now() + lease.length / 12;
+                    next = Instant::now() + length / 12;
                     tracing::warn!(route = &*lease.key.scope, error = format!("{:#}", anyhow::Error::new(error)), "a lease is not renewed");
                 }
             }
         }
     }
 
-    async fn free(&self, lease: Lease) {
-        if let Err(error) = lease.release().await {
-            tracing::warn!(route = &*lease.key.scope, error = format!("{:#}", anyhow::Error::new(error)), "a key is not freed yet");
-            self.works.take_back(lease);
+    /// Holds the key until somebody says what happened, or it is no longer kept.
+    async fn leave_unknown<E>(&self, lease: Lease, mut teller: Teller<E>, error: Option<E>) {
+        let (route, key) = (&*lease.key.scope, lease.key.hash);
+        tracing::warn!(route, %key, "nobody knows whether this work was done: it is not done again until `idempotency resolve` says so");
+        if let Err(error) = lease.leave_unknown().await {
+            tracing::warn!(route, error = format!("{:#}", anyhow::Error::new(error)), "a lease is not ended: it ends by itself");
         }
+        teller.tell(Err(OnceError::Unknown(error)));
+    }
+
+    /// First free, then told: the caller may try again at once.
+    async fn free<E>(&self, lease: Lease, mut teller: Teller<E>, answer: Result<Answer, OnceError<E>>) {
+        match lease.release().await {
+            Ok(true) => {}
+            Ok(false) => self.works.take_back(lease),
+            Err(error) => {
+                tracing::warn!(route = &*lease.key.scope, error = format!("{:#}", anyhow::Error::new(error)), "a key is not freed yet");
+                self.works.take_back(lease);
+            }
+        }
+        teller.tell(answer);
     }
 
     fn lost(&self, lease: &Lease) {

@@ -1,11 +1,15 @@
 //! What use cases need from outside. An adapter tells what happened; the use case decides what follows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
-use crate::domain::{AuditEntry, CustomerDocument, CustomerId, Digest, IdempotencyKey, Known, Owner, RequestId, StoredReply, TenantId};
+use crate::domain::{
+    ActionId, AuditEntry, CustomerDocument, CustomerId, Digest, IdempotencyKey, Known, Owner, RequestId, StoredReply, TenantId,
+};
 
 /// Holds customers and the audit log.
 #[cfg_attr(test, mockall::automock)]
@@ -107,6 +111,9 @@ pub enum CacheError {
 /// nobody's*: a store that was restarted empty, or a lease that ended unnoticed, costs nothing as long as nobody else came. A
 /// finished record is never changed, and a record that has no end is held, never free. Each step may be repeated: with the same
 /// owner it comes to the same.
+///
+/// Work that cannot be taken back has its intent on record before it begins. A lease that ends with an intent leaves the key
+/// unknown, not free: the work may or may not have been done.
 #[cfg_attr(test, mockall::automock)]
 #[async_trait]
 pub trait IdempotencyStore: Send + Sync {
@@ -119,14 +126,27 @@ pub trait IdempotencyStore: Send + Sync {
     /// Keeps the answer for so long, and ends the lease.
     async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown>;
 
-    /// Gives the key up, so that the next one may try.
+    /// Gives the key up, with its intent, so that the next one may try.
     async fn release(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown>;
+
+    /// Renews, and puts the intent on record, to be kept for `keep` after the lease has ended. False: somebody else has the key.
+    async fn intend(&self, key: &IdempotencyKey, owner: Owner, lease: Duration, keep: Duration) -> Result<bool, StoreDown>;
+
+    /// Ends the lease of work whose intent is on record and whose outcome is not known. Without an intent, nothing happens.
+    async fn leave_unknown(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown>;
+
+    /// The keys of which nobody knows whether their work was done, the oldest first.
+    async fn unresolved(&self, scopes: &[Arc<str>]) -> Result<Vec<Unresolved>, StoreDown>;
+
+    /// Says of such a key that its work was done, with this answer, kept for so long; or that it was not, and frees it. False:
+    /// it is no such key.
+    async fn resolve(&self, scope: &str, hash: &Digest, answer: Option<(StoredReply, Duration)>) -> Result<bool, StoreDown>;
 
     /// Removes some of what is over. Gives how many records those were, and whether there may be more.
     async fn sweep(&self) -> Result<(u64, bool), StoreDown>;
 
     /// What is there, approximately where counting exactly would cost more the more there is.
-    async fn count(&self, scopes: &[std::sync::Arc<str>]) -> Result<Vec<Records>, StoreDown>;
+    async fn count(&self, scopes: &[Arc<str>]) -> Result<Vec<Records>, StoreDown>;
 
     /// Whether the store would answer now.
     async fn ready(&self) -> Result<(), StoreDown>;
@@ -141,6 +161,8 @@ pub enum Claimed {
     Leased(Digest),
     /// The work is done, with this payload and this answer.
     Done(Digest, StoredReply),
+    /// Nobody knows whether the work was done, with this payload.
+    Unknown(Digest),
 }
 
 /// What became of an answer.
@@ -157,10 +179,23 @@ pub enum Completed {
 pub struct Records {
     /// The route.
     pub scope: String,
-    /// `leased` or `done`.
+    /// `leased`, `done` or `unknown`.
     pub state: &'static str,
     /// How many.
     pub count: u64,
+}
+
+/// A key of which nobody knows whether its work was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// The route.
+    pub scope: String,
+    /// The key.
+    pub hash: Digest,
+    /// When the work was begun.
+    pub since: DateTime<Utc>,
+    /// When the key is free again.
+    pub until: DateTime<Utc>,
 }
 
 /// Why a store of leases did not do what it was asked.
@@ -204,4 +239,86 @@ pub enum UpstreamError {
     /// It refused the connection or broke it, or answered at greater length than is kept.
     #[error("get the upstream's answer")]
     Failed(#[source] anyhow::Error),
+}
+
+/// What stands between a call that cannot be taken back and its being sent.
+#[async_trait]
+pub trait Intent: Send + Sync {
+    /// Puts on record that the call is about to be sent: before each time. False: somebody else has the key, and nothing may be
+    /// sent.
+    async fn record(&self) -> Result<bool, StoreDown>;
+
+    /// The call was refused: it is as if it had not been sent.
+    fn refused(&self);
+}
+
+/// One execution of a data action.
+#[derive(Clone, Debug)]
+pub struct DataActionCall {
+    /// Which.
+    pub action: ActionId,
+    /// Its flat input, a JSON object, as it came.
+    pub input: Bytes,
+    /// The request's name.
+    pub request_id: RequestId,
+}
+
+/// Executes data actions of Genesys Cloud.
+#[async_trait]
+pub trait DataActionApi: Send + Sync {
+    /// Executes an action at most once, however often the call has to be sent until it is taken. Nothing is sent before the
+    /// intent is on record, nor after the deadline.
+    async fn execute(&self, call: &DataActionCall, deadline: Instant, intent: &dyn Intent) -> Result<StoredReply, ExecuteError>;
+}
+
+/// Why there is no answer of a data action. All but `Unknown` and `Answered` mean that it was not executed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// It could not be reached.
+    #[error("execute the data action")]
+    Failed(#[source] anyhow::Error),
+    /// It said that it failed, or something that is no answer to this. What its action has done until then, it knows alone.
+    #[error("execute the data action")]
+    Answered(#[source] anyhow::Error),
+    /// It gave no token.
+    #[error("log in to execute the data action")]
+    NoToken(#[source] anyhow::Error),
+    /// It asked to wait for longer than there was time.
+    #[error("execute the data action: it wants no calls for {} s", .0.as_secs())]
+    Throttled(Duration),
+    /// As many calls as allowed were made within the last minute; there is room again after this.
+    #[error("execute the data action: there is room again in {} s", .0.as_secs())]
+    RateLimited(Duration),
+    /// As many calls as allowed were under way all the time.
+    #[error("execute the data action: as many as allowed are under way")]
+    Busy,
+    /// There was no time left to send it.
+    #[error("execute the data action in time")]
+    Late,
+    /// The intent could not be put on record.
+    #[error("put the intent to execute the data action on record")]
+    NotRecorded(#[source] StoreDown),
+    /// Somebody else has the key.
+    #[error("execute the data action: its key is somebody else's")]
+    KeyLost,
+    /// It was sent, and its answer was lost: it may or may not have been executed.
+    #[error("get the data action's answer")]
+    Unknown(#[source] anyhow::Error),
+}
+
+/// What is told about one webhook request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Datum {
+    /// From the request's head to its answer.
+    pub latency: Duration,
+    /// Whether it was answered below 400.
+    pub success: bool,
+    /// Whether the answer was an earlier one's.
+    pub replayed: bool,
+}
+
+/// Where it is told.
+pub trait MetricSink: Send + Sync {
+    /// Takes it without delay, whatever becomes of it.
+    fn push(&self, datum: Datum);
 }

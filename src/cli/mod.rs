@@ -4,6 +4,7 @@ mod config;
 mod demo;
 pub mod dev;
 mod healthcheck;
+mod idempotency;
 mod keygen;
 mod migrate;
 mod send;
@@ -65,6 +66,9 @@ enum Command {
     /// Check or show the settings.
     #[command(subcommand)]
     Config(config::Step),
+    /// Show or resolve calls of which nobody knows whether they were executed.
+    #[command(subcommand)]
+    Idempotency(idempotency::Step),
     /// Ask the running service whether it is ready; for containers.
     Healthcheck,
 }
@@ -98,6 +102,7 @@ pub async fn run() -> ExitCode {
         Command::Send(options) => send::run(&settings, options).await,
         Command::Keygen => keygen::run(),
         Command::Config(step) => config::run(&settings, &step),
+        Command::Idempotency(step) => idempotency::run(&settings, step).await,
         Command::Healthcheck => healthcheck::run(&settings).await,
     };
     match result {

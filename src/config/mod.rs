@@ -4,6 +4,7 @@
 //! To add a setting: read it in its section below with its name and default, add it to `.env.example` and to the README's
 //! table. A test holds the three together.
 
+mod outbound;
 mod reader;
 mod signing;
 mod source;
@@ -19,10 +20,11 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+pub use outbound::{ACTION_ID, ClientCredentials, CognigyMetrics, Genesys, below};
 use reader::Reader;
 pub use signing::{Signing, SigningScheme};
 pub use source::{Flags, search_path};
-pub use webhooks::{Action, Auth, Idempotency, KeyStore, Webhook};
+pub use webhooks::{Action, Auth, Idempotency, KeyStore, Times, Webhook};
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -47,6 +49,10 @@ pub struct Config {
     pub idempotency: Idempotency,
     /// Routes that do work once.
     pub webhooks: Vec<Webhook>,
+    /// Data actions of Genesys Cloud, where they are executed.
+    pub genesys: Option<Genesys>,
+    /// Where Cognigy is told of webhook requests, if it is.
+    pub cognigy: Option<CognigyMetrics>,
     /// Prometheus.
     pub metrics: Metrics,
     /// Log output.
@@ -279,7 +285,10 @@ fn sections(r: &mut Reader) -> Config {
         connections: r.within("redis.connections", 4, 1..=256),
     };
     let idempotency = webhooks::idempotency(r);
-    let webhooks = webhooks::read(r, &signing, &redis, &idempotency);
+    let has_redis = redis.url.is_some() || idempotency.redis_url.is_some();
+    let has_genesys = r.has("genesys");
+    let genesys = outbound::genesys(r, &signing, has_redis);
+    let webhooks = webhooks::read(r, &webhooks::Around { signing: &signing, has_redis, has_genesys });
     Config {
         http: Http {
             listen: r.parsed("http.listen", SocketAddr::from(([0, 0, 0, 0], 8080))),
@@ -312,6 +321,8 @@ fn sections(r: &mut Reader) -> Config {
         redis,
         idempotency,
         webhooks,
+        genesys,
+        cognigy: outbound::cognigy_metrics(r),
         effective: Vec::new(),
     }
 }

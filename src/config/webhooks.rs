@@ -13,9 +13,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Reader;
 use super::signing::{Signing, SigningScheme};
-use super::{Redis, is_authority, understood_by_redis};
+use super::{is_authority, understood_by_redis};
 use crate::domain::signing::MIN_SECRET_LEN;
-use crate::domain::{Encoding, Hasher, KeySource, Keyring, SigningKey, TenantId};
+use crate::domain::{ActionId, Encoding, Hasher, KeySource, Keyring, SigningKey, TenantId};
 
 #[derive(Debug)]
 /// `idempotency.*`
@@ -39,16 +39,23 @@ pub struct Webhook {
     pub auth: Auth,
     /// What makes two requests the same.
     pub key: KeySource,
+    /// How long keys and answers last.
+    pub times: Times,
+    /// Where keys are kept.
+    pub store: KeyStore,
+    /// The work.
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, Debug)]
+/// How long keys and answers last.
+pub struct Times {
     /// How long a key is held without a sign of life.
     pub lease: Duration,
     /// How long an answer is replayed.
     pub keep: Duration,
     /// How long a twin waits for the first one.
     pub wait: Duration,
-    /// Where keys are kept.
-    pub store: KeyStore,
-    /// The work.
-    pub action: Action,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +112,11 @@ pub enum Action {
         /// Whose customers may be asked for; the key may allow fewer.
         tenants: Option<BTreeSet<TenantId>>,
     },
+    /// A data action of Genesys, with the body as its input.
+    Genesys {
+        /// Which.
+        action: ActionId,
+    },
     /// The body comes back.
     Echo,
 }
@@ -113,8 +125,9 @@ pub enum Action {
 const MIN_STANDARD_SECRET_LEN: usize = 24;
 const STANDARD_SECRET: &str = "whsec_";
 
-/// Paths that are taken.
+/// Paths that are taken, and beginnings of such.
 const OWN_PATHS: [&str; 1] = ["/data-action"];
+const OWN_PREFIXES: [&str; 1] = ["/genesys/"];
 
 impl std::str::FromStr for KeyStore {
     type Err = &'static str;
@@ -154,27 +167,44 @@ pub(super) fn idempotency(r: &mut Reader) -> Idempotency {
     }
 }
 
-pub(super) fn read(r: &mut Reader, signing: &Signing, redis: &Redis, idempotency: &Idempotency) -> Vec<Webhook> {
-    let has_redis = redis.url.is_some() || idempotency.redis_url.is_some();
+/// What a route is read from, beside its own settings.
+pub(super) struct Around<'c> {
+    pub(super) signing: &'c Signing,
+    pub(super) has_redis: bool,
+    pub(super) has_genesys: bool,
+}
+
+pub(super) fn read(r: &mut Reader, around: &Around<'_>) -> Vec<Webhook> {
     let mut paths = BTreeSet::new();
     let webhooks = (0..r.table_len("webhooks")).filter_map(|at| {
         let route = format!("webhooks[{at}]");
         let path = path(r, &route, &mut paths);
-        let auth = auth(r, &route, path.as_deref().unwrap_or_default(), signing);
+        let auth = auth(r, &route, path.as_deref().unwrap_or_default(), around.signing);
         let key = key(r, &route, auth.as_ref());
-        let lease =
-            r.duration_within(&format!("{route}.lease"), Duration::from_secs(30), Duration::from_millis(100)..=Duration::from_hours(1));
-        let keep =
-            r.duration_within(&format!("{route}.keep"), Duration::from_hours(24), Duration::from_secs(1)..=Duration::from_hours(7 * 24));
-        let wait = r.duration_within(&format!("{route}.wait"), Duration::ZERO, Duration::ZERO..=Duration::from_mins(1));
-        let store = r.parsed(&format!("{route}.store"), if has_redis { KeyStore::Redis } else { KeyStore::Postgres });
-        if store == KeyStore::Redis && !has_redis {
-            r.complain(&format!("{route}.store"), "needs a Redis: set REDIS_URL or CXDA_IDEMPOTENCY__REDIS_URL");
-        }
-        let action = action(r, &route);
-        Some(Webhook { path: path?, auth: auth?, key: key?, lease, keep, wait, store, action: action? })
+        let times = times(r, &route);
+        let store = key_store(r, &route, around.has_redis);
+        let action = action(r, &route, around.has_genesys);
+        Some(Webhook { path: path?, auth: auth?, key: key?, times, store, action: action? })
     });
     webhooks.collect()
+}
+
+pub(super) fn times(r: &mut Reader, route: &str) -> Times {
+    let bounds = Duration::from_millis(100)..=Duration::from_hours(1);
+    let lease = r.duration_within(&format!("{route}.lease"), Duration::from_secs(30), bounds);
+    let bounds = Duration::from_secs(1)..=Duration::from_hours(7 * 24);
+    let keep = r.duration_within(&format!("{route}.keep"), Duration::from_hours(24), bounds);
+    let wait = r.duration_within(&format!("{route}.wait"), Duration::ZERO, Duration::ZERO..=Duration::from_mins(1));
+    Times { lease, keep, wait }
+}
+
+pub(super) fn key_store(r: &mut Reader, route: &str, has_redis: bool) -> KeyStore {
+    let name = format!("{route}.store");
+    let store = r.parsed(&name, if has_redis { KeyStore::Redis } else { KeyStore::Postgres });
+    if store == KeyStore::Redis && !has_redis {
+        r.complain(&name, "needs a Redis: set REDIS_URL or CXDA_IDEMPOTENCY__REDIS_URL");
+    }
+    store
 }
 
 fn path(r: &mut Reader, route: &str, taken: &mut BTreeSet<String>) -> Option<String> {
@@ -189,7 +219,8 @@ fn path(r: &mut Reader, route: &str, taken: &mut BTreeSet<String>) -> Option<Str
         r.complain(&name, "must begin with / and be made of letters, digits and - . _ ~ /");
         return None;
     }
-    if OWN_PATHS.contains(&path.as_str()) || !taken.insert(path.clone()) {
+    let own = OWN_PATHS.contains(&path.as_str()) || OWN_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
+    if own || !taken.insert(path.clone()) {
         r.complain(&name, "there is another route of this path");
         return None;
     }
@@ -259,7 +290,7 @@ fn too_short(least: usize) -> String {
     format!("must be at least {least} bytes long; `cxone-data-action keygen` makes one")
 }
 
-fn headers(r: &mut Reader, name: &str) -> Vec<String> {
+pub(super) fn headers(r: &mut Reader, name: &str) -> Vec<String> {
     (0..r.list_len(name)).filter_map(|at| r.header(&format!("{name}[{at}]"), None)).collect()
 }
 
@@ -306,9 +337,9 @@ fn fields(r: &mut Reader, name: &str) -> Option<Vec<Vec<String>>> {
     pointers.collect()
 }
 
-fn action(r: &mut Reader, route: &str) -> Option<Action> {
+fn action(r: &mut Reader, route: &str, has_genesys: bool) -> Option<Action> {
     let name = format!("{route}.action");
-    let kind = one_of(r, &name, &["forward", "lookup", "echo"])?;
+    let kind = one_of(r, &name, &["forward", "lookup", "genesys", "echo"])?;
     let name = format!("{name}.{kind}");
     r.empty_table(&name);
     match kind {
@@ -317,6 +348,17 @@ fn action(r: &mut Reader, route: &str) -> Option<Action> {
             let timeout = r.duration(&format!("{name}.timeout"), Duration::from_secs(8));
             let ca_file = r.file(&format!("{name}.ca_file"), is_authority);
             Some(Action::Forward { url: url?, timeout, ca_file })
+        }
+        "genesys" => {
+            if !has_genesys {
+                r.complain(&name, "needs the settings of Genesys: set genesys.base_url and what goes with it");
+            }
+            let id = format!("{name}.action_id");
+            let action = r.optional::<String>(&id).and_then(|text| ActionId::parse(&text));
+            if action.is_none() {
+                r.complain(&id, "must be the id of a data action");
+            }
+            Some(Action::Genesys { action: action? })
         }
         "lookup" => Some(Action::Lookup { tenants: r.list(&format!("{name}.tenants")) }),
         _ => Some(Action::Echo),

@@ -167,6 +167,50 @@ impl IdempotencyKey {
         };
         Ok(Self { scope: Arc::clone(scope), hash: hasher.digest(scoped), fingerprint })
     }
+
+    /// The key of one execution of a data action: what the caller names it, or else what it means. Two environments never meet.
+    pub fn of_action(
+        hasher: &Hasher,
+        scope: &Arc<str>,
+        caller: &str,
+        environment: &str,
+        action: &ActionId,
+        header: Option<&str>,
+        input: &[u8],
+    ) -> Result<Self, Unclear> {
+        let json = canonical(input)?;
+        let meaning = [action.as_str().as_bytes(), json.as_bytes()];
+        let hash = match header {
+            Some(name) => Self::of_named_action(hasher, scope, caller, environment, name),
+            None => {
+                let within = [b"action", scope.as_bytes(), caller.as_bytes(), environment.as_bytes(), b"canonical"];
+                hasher.digest(within.into_iter().chain(meaning))
+            }
+        };
+        Ok(Self { scope: Arc::clone(scope), hash, fingerprint: hasher.digest([b"action".as_slice()].into_iter().chain(meaning)) })
+    }
+
+    /// The hash of the key of an execution that its caller has named.
+    pub fn of_named_action(hasher: &Hasher, scope: &str, caller: &str, environment: &str, name: &str) -> Digest {
+        hasher.digest([b"action", scope.as_bytes(), caller.as_bytes(), environment.as_bytes(), b"header", name.as_bytes()])
+    }
+}
+
+/// Which data action is meant. Opaque: Genesys makes ids such as `custom_-_7d0f…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionId(String);
+
+impl ActionId {
+    /// `None` where it is empty, longer than 128 bytes, holds a control character, or would lead elsewhere as a part of a path.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = !text.is_empty() && text.len() <= 128 && !text.chars().any(char::is_control);
+        (plain && text != "." && text != "..").then(|| Self(text.to_owned()))
+    }
+
+    /// As it is named.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Who holds a lease: a number that nobody else draws.
@@ -240,6 +284,31 @@ mod tests {
         assert_eq!(of("/x", "k")?, of("/x", "k")?);
         assert_ne!(of("/x", "k")?, of("/y", "k")?);
         assert_ne!(of("/x", "k")?, of("/x", "l")?);
+        Ok(())
+    }
+
+    #[test]
+    fn an_execution_is_named_by_its_caller_or_by_what_it_means() -> Result<(), Unclear> {
+        let hasher = Hasher::new(&[7; 32]).ok_or(Unclear::NotJson)?;
+        let key = |caller, environment, action, header, input: &str| {
+            let action = ActionId::parse(action).ok_or(Unclear::NotJson)?;
+            IdempotencyKey::of_action(&hasher, &"/x".into(), caller, environment, &action, header, input.as_bytes())
+        };
+        let meant = key("k", "prod", "a", None, r#"{"a":1,"b":2}"#)?;
+        assert_eq!(meant, key("k", "prod", "a", None, r#"{"b":2.0,"a":1}"#)?);
+        for other in [
+            key("l", "prod", "a", None, r#"{"a":1,"b":2}"#)?,
+            key("k", "test", "a", None, r#"{"a":1,"b":2}"#)?,
+            key("k", "prod", "b", None, r#"{"a":1,"b":2}"#)?,
+            key("k", "prod", "a", None, r#"{"a":1,"b":3}"#)?,
+            key("k", "prod", "a", Some("1"), r#"{"a":1,"b":2}"#)?,
+        ] {
+            assert_ne!(meant.hash, other.hash);
+        }
+        let named = key("k", "prod", "a", Some("1"), "{}")?;
+        for (other, same_payload) in [(key("k", "prod", "a", Some("1"), " {}")?, true), (key("k", "prod", "b", Some("1"), "{}")?, false)] {
+            assert_eq!((other.hash == named.hash, other.fingerprint == named.fingerprint), (true, same_payload));
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ pub mod tenant;
 pub use audit::{AuditEntry, Source};
 pub use batch::{CustomerBatch, InvalidBatch};
 pub use customer::{CustomerDocument, CustomerId, CustomerRecord, Known};
-pub use idempotency::{Digest, Hasher, IdempotencyKey, KeySource, NoKey, Owner, StoredReply};
+pub use idempotency::{ActionId, Digest, Hasher, IdempotencyKey, KeySource, NoKey, Owner, StoredReply};
 pub use request_id::RequestId;
 pub use signing::{Encoding, Keyring, SigningKey, Tag};
 pub use tenant::TenantId;

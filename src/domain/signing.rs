@@ -112,6 +112,11 @@ impl SigningKey {
         self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant))
     }
 
+    /// Whether this key is for certain tenants only.
+    pub fn is_restricted(&self) -> bool {
+        self.tenants.is_some()
+    }
+
     /// Whether the key is past its end.
     pub fn expired(&self, now: DateTime<Utc>) -> bool {
         self.not_after.is_some_and(|end| end <= now)

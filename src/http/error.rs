@@ -3,6 +3,7 @@
 //! To add a code: a variant, its row in `facts`, its row in the README.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use crate::app::lookup::LookupError;
 use crate::app::once::OnceError;
-use crate::app::ports::{StoreDown, StoreError, UpstreamError};
+use crate::app::ports::{ExecuteError, StoreDown, StoreError, UpstreamError};
 use crate::domain::RequestId;
 
 /// Everything that a caller can be told instead of an answer.
@@ -31,8 +32,14 @@ pub(super) enum ApiError {
     MissingIdempotencyKey,
     InFlight,
     IdempotencyKeyReused,
-    UpstreamFailed(UpstreamError),
-    UpstreamTimeout(UpstreamError),
+    KeyNotAllowed,
+    RateLimited(Duration),
+    UpstreamFailed(anyhow::Error),
+    UpstreamAnswered(anyhow::Error),
+    UpstreamLogin(anyhow::Error),
+    UpstreamThrottled(Duration),
+    UpstreamTimeout(anyhow::Error),
+    UnknownOutcome(Option<anyhow::Error>),
     StoreUnavailable(StoreDown),
     DatabaseUnavailable(LookupError),
     Overloaded(Option<LookupError>),
@@ -51,12 +58,12 @@ pub(super) struct FieldError {
 
 /// What is the same for all problems of a kind.
 struct Facts {
-    status: StatusCode,
+    status: u16,
     code: &'static str,
     title: &'static str,
     detail: &'static str,
     /// Worth trying again, and after how long.
-    retry_after_ms: Option<u64>,
+    retry_after: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +84,9 @@ struct Problem<'a> {
 /// The most field errors in one answer.
 const MAX_FIELD_ERRORS: usize = 20;
 
+/// As soon as anybody is asked to try again: the header knows whole seconds.
+const SOON: Duration = Duration::from_secs(1);
+
 impl ApiError {
     /// Sorted, without repetition, and not too many.
     pub(super) fn invalid_input(mut errors: Vec<FieldError>) -> Self {
@@ -87,103 +97,77 @@ impl ApiError {
     }
 
     fn facts(&self) -> Facts {
-        let facts = |status, code, title, detail| Facts { status, code, title, detail, retry_after_ms: None };
-        let again = |ms, facts: Facts| Facts { retry_after_ms: Some(ms), ..facts };
+        let facts = |status, code, title, detail| Facts { status, code, title, detail, retry_after: None };
+        let again = |pause: Duration, facts: Facts| Facts { retry_after: Some(pause.max(SOON)), ..facts };
         match self {
-            Self::InvalidJson => facts(StatusCode::BAD_REQUEST, "invalid_json", "Not JSON", "The body is not JSON."),
-            Self::InvalidInput(_) => facts(
-                StatusCode::BAD_REQUEST,
-                "invalid_input",
-                "Invalid input",
-                "The body is JSON, but not a request of this route; see errors.",
-            ),
-            Self::UnknownAction => {
-                facts(StatusCode::BAD_REQUEST, "unknown_action", "Unknown action", "This route knows one action: process_customer_batch.")
+            Self::InvalidJson => facts(400, "invalid_json", "Not JSON", "The body is not JSON."),
+            Self::InvalidInput(_) => {
+                facts(400, "invalid_input", "Invalid input", "The body is JSON, but not a request of this route; see errors.")
             }
-            Self::MissingSignature => {
-                facts(StatusCode::UNAUTHORIZED, "missing_signature", "Not signed", "A header that signs the request is missing.")
+            Self::UnknownAction => facts(400, "unknown_action", "Unknown action", "This route knows one action: process_customer_batch."),
+            Self::MissingIdempotencyKey => {
+                facts(400, "missing_idempotency_key", "No idempotency key", "What this route tells repetitions by is missing or empty.")
             }
-            Self::InvalidSignature => facts(
-                StatusCode::UNAUTHORIZED,
-                "invalid_signature",
-                "Wrong signature",
-                "The signature is not that of this request by a key that is valid now.",
-            ),
-            Self::StaleSignature => facts(
-                StatusCode::UNAUTHORIZED,
-                "stale_signature",
-                "Signature too old",
-                "The signed timestamp is too far from the present time.",
-            ),
-            Self::TenantNotAllowed => {
-                facts(StatusCode::FORBIDDEN, "tenant_not_allowed", "Tenant not allowed", "The signing key is not for this tenant.")
+            Self::MissingSignature => facts(401, "missing_signature", "Not signed", "A header that signs the request is missing."),
+            Self::InvalidSignature => {
+                let detail = "The signature is not that of this request by a key that is valid now.";
+                facts(401, "invalid_signature", "Wrong signature", detail)
             }
-            Self::NotFound => facts(StatusCode::NOT_FOUND, "not_found", "Not found", "There is no such route."),
-            Self::MethodNotAllowed(_) => facts(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "Method not allowed",
-                "The route has other methods; see the Allow header.",
-            ),
-            Self::RequestTimeout => {
-                facts(StatusCode::REQUEST_TIMEOUT, "request_timeout", "Body too slow", "The body did not arrive in time.")
+            Self::StaleSignature => {
+                facts(401, "stale_signature", "Signature too old", "The signed timestamp is too far from the present time.")
             }
-            Self::BodyTooLarge => {
-                facts(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "The body is longer than this service takes.")
+            Self::TenantNotAllowed => facts(403, "tenant_not_allowed", "Tenant not allowed", "The signing key is not for this tenant."),
+            Self::KeyNotAllowed => facts(403, "key_not_allowed", "Key not allowed", "The signing key may not execute data actions."),
+            Self::NotFound => facts(404, "not_found", "Not found", "There is no such route."),
+            Self::MethodNotAllowed(_) => {
+                facts(405, "method_not_allowed", "Method not allowed", "The route has other methods; see the Allow header.")
             }
-            Self::MissingIdempotencyKey => facts(
-                StatusCode::BAD_REQUEST,
-                "missing_idempotency_key",
-                "No idempotency key",
-                "What this route tells repetitions by is missing or empty.",
-            ),
-            Self::InFlight => again(
-                1000,
-                facts(StatusCode::CONFLICT, "in_flight", "Still under way", "A request with the same idempotency key is being worked on."),
-            ),
-            Self::IdempotencyKeyReused => facts(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency_key_reused",
-                "Idempotency key reused",
-                "The idempotency key was used before with another payload.",
-            ),
-            Self::UpstreamFailed(_) => facts(
-                StatusCode::BAD_GATEWAY,
-                "upstream_failed",
-                "Upstream failed",
-                "The service behind this route could not be reached, or broke off its answer.",
-            ),
-            Self::UpstreamTimeout(_) => facts(
-                StatusCode::GATEWAY_TIMEOUT,
-                "upstream_timeout",
-                "Upstream too slow",
-                "The service behind this route did not answer in time.",
-            ),
-            Self::StoreUnavailable(_) => again(
-                1000,
-                facts(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "store_unavailable",
-                    "Store unavailable",
-                    "The store of idempotency keys did not answer; nothing was done.",
-                ),
-            ),
-            Self::DatabaseUnavailable(_) => again(
-                1000,
-                facts(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "database_unavailable",
-                    "Database unavailable",
-                    "The database did not answer in time.",
-                ),
-            ),
-            Self::Overloaded(_) => {
-                again(1000, facts(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", "Too many requests are under way."))
+            Self::RequestTimeout => facts(408, "request_timeout", "Body too slow", "The body did not arrive in time."),
+            Self::InFlight => {
+                again(SOON, facts(409, "in_flight", "Still under way", "A request with the same idempotency key is being worked on."))
             }
-            Self::ShuttingDown => {
-                again(1000, facts(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "Shutting down", "This instance is going down."))
+            Self::BodyTooLarge => facts(413, "body_too_large", "Body too large", "The body is longer than this service takes."),
+            Self::IdempotencyKeyReused => {
+                let detail = "The idempotency key was used before with another payload.";
+                facts(422, "idempotency_key_reused", "Idempotency key reused", detail)
             }
-            Self::Internal(_) => facts(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", "This is a defect of the service."),
+            Self::RateLimited(pause) => {
+                let detail = "As many calls as allowed were made within the last minute; nothing was done.";
+                again(*pause, facts(429, "rate_limited", "Too many calls", detail))
+            }
+            Self::Internal(_) => facts(500, "internal", "Internal error", "This is a defect of the service."),
+            Self::UpstreamFailed(_) => {
+                let detail = "The service behind this route could not be reached, failed, or broke off its answer.";
+                facts(502, "upstream_failed", "Upstream failed", detail)
+            }
+            Self::UpstreamAnswered(_) => {
+                let detail = "The service behind this route answered with an error.";
+                facts(502, "upstream_failed", "Upstream failed", detail)
+            }
+            Self::UpstreamLogin(_) => {
+                let detail = "This service could not log in to the one behind this route; nothing was done.";
+                facts(502, "upstream_failed", "Upstream failed", detail)
+            }
+            Self::UnknownOutcome(_) => {
+                let detail = "The call went out and its answer was lost: it may or may not have been done, and is not made again.";
+                facts(502, "unknown_outcome", "Outcome unknown", detail)
+            }
+            Self::UpstreamThrottled(pause) => {
+                let detail = "The service behind this route takes no more calls now; nothing was done.";
+                again(*pause, facts(503, "upstream_failed", "Upstream busy", detail))
+            }
+            Self::StoreUnavailable(_) => {
+                let detail = "The store of idempotency keys did not answer; nothing was done.";
+                again(SOON, facts(503, "store_unavailable", "Store unavailable", detail))
+            }
+            Self::DatabaseUnavailable(_) => {
+                again(SOON, facts(503, "database_unavailable", "Database unavailable", "The database did not answer in time."))
+            }
+            Self::Overloaded(_) => again(SOON, facts(503, "overloaded", "Overloaded", "Too many requests are under way.")),
+            Self::ShuttingDown => again(SOON, facts(503, "shutting_down", "Shutting down", "This instance is going down.")),
+            Self::UpstreamTimeout(_) => {
+                facts(504, "upstream_timeout", "Upstream too slow", "The service behind this route did not answer in time.")
+            }
         }
     }
 
@@ -196,7 +180,11 @@ impl ApiError {
     pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Overloaded(Some(cause)) | Self::Internal(Some(cause)) => Some(cause),
-            Self::UpstreamFailed(cause) | Self::UpstreamTimeout(cause) => Some(cause),
+            Self::UpstreamFailed(cause)
+            | Self::UpstreamAnswered(cause)
+            | Self::UpstreamLogin(cause)
+            | Self::UpstreamTimeout(cause)
+            | Self::UnknownOutcome(Some(cause)) => Some(cause.as_ref()),
             Self::StoreUnavailable(cause) => Some(cause),
             _ => None,
         }
@@ -204,17 +192,18 @@ impl ApiError {
 
     /// Worth trying again, though nobody can say when.
     fn is_passing(&self) -> bool {
-        matches!(self, Self::RequestTimeout | Self::UpstreamFailed(_) | Self::UpstreamTimeout(_))
+        matches!(self, Self::RequestTimeout | Self::UpstreamFailed(_) | Self::UpstreamLogin(_) | Self::UpstreamTimeout(_))
     }
 
     /// The whole answer.
     pub(super) fn response(&self, request_id: &RequestId) -> HttpResponse {
-        let Facts { status, code, title, detail, retry_after_ms } = self.facts();
+        let Facts { status, code, title, detail, retry_after } = self.facts();
+        let retry_after_ms = retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         let errors: &[FieldError] = if let Self::InvalidInput(errors) = self { errors } else { &[] };
         let problem = Problem {
             r#type: format!("urn:cxone-data-action:problem:{code}"),
             title,
-            status: status.as_u16(),
+            status,
             detail,
             code,
             retryable: retry_after_ms.is_some() || self.is_passing(),
@@ -222,7 +211,7 @@ impl ApiError {
             retry_after_ms,
             errors,
         };
-        let mut response = HttpResponse::build(status);
+        let mut response = HttpResponse::build(self.status_code());
         response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         if let Some(ms) = retry_after_ms {
             response.insert_header((RETRY_AFTER, ms.div_ceil(1000)));
@@ -242,7 +231,7 @@ impl fmt::Display for ApiError {
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.facts().status
+        StatusCode::from_u16(self.facts().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Only the status: `request::finish` makes the document, since it knows the request's id.
@@ -267,19 +256,37 @@ impl From<LookupError> for ApiError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Timeout => Self::UpstreamTimeout(error),
-            UpstreamError::Failed(_) => Self::UpstreamFailed(error),
+            UpstreamError::Timeout => Self::UpstreamTimeout(error.into()),
+            UpstreamError::Failed(_) => Self::UpstreamFailed(error.into()),
         }
     }
 }
 
-impl From<OnceError<ApiError>> for ApiError {
-    fn from(error: OnceError<ApiError>) -> Self {
+impl From<ExecuteError> for ApiError {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Failed(_) => Self::UpstreamFailed(error.into()),
+            ExecuteError::Answered(_) => Self::UpstreamAnswered(error.into()),
+            ExecuteError::NoToken(_) => Self::UpstreamLogin(error.into()),
+            ExecuteError::Throttled(pause) => Self::UpstreamThrottled(pause),
+            ExecuteError::RateLimited(pause) => Self::RateLimited(pause),
+            ExecuteError::Busy => Self::Overloaded(None),
+            ExecuteError::Late => Self::UpstreamTimeout(error.into()),
+            ExecuteError::NotRecorded(error) => Self::StoreUnavailable(error),
+            ExecuteError::KeyLost => Self::InFlight,
+            ExecuteError::Unknown(_) => Self::UnknownOutcome(Some(error.into())),
+        }
+    }
+}
+
+impl<E: Into<ApiError>> From<OnceError<E>> for ApiError {
+    fn from(error: OnceError<E>) -> Self {
         match error {
             OnceError::InFlight => Self::InFlight,
             OnceError::Mismatch => Self::IdempotencyKeyReused,
             OnceError::Store(error) => Self::StoreUnavailable(error),
-            OnceError::Work(error) => error,
+            OnceError::Work(error) | OnceError::Unknown(Some(error)) => error.into(),
+            OnceError::Unknown(None) => Self::UnknownOutcome(None),
             OnceError::Overloaded => Self::Overloaded(None),
             OnceError::ShuttingDown => Self::ShuttingDown,
             OnceError::Panicked => Self::Internal(None),

@@ -2,6 +2,8 @@
 
 mod data_action;
 mod error;
+mod execute;
+mod once;
 mod ops;
 mod request;
 mod signed;
@@ -15,9 +17,11 @@ use actix_web::web::{self, Data, ServiceConfig};
 use tracing_actix_web::TracingLogger;
 
 use crate::app::lookup::Lookup;
+use crate::app::ports::MetricSink;
 use crate::config::SigningScheme;
 use crate::domain::Keyring;
 use crate::metrics::Metrics;
+pub use execute::{DataActions, KEY_HEADER, ROUTE as EXECUTE_ROUTE};
 pub use ops::{Health, Ops};
 pub use request::RequestSpan;
 pub use webhook::{Action, Webhook};
@@ -33,6 +37,10 @@ pub struct Services {
     pub scheme: SigningScheme,
     /// The routes of the settings.
     pub webhooks: Vec<Arc<Webhook>>,
+    /// Data actions of Genesys, where they are executed.
+    pub data_actions: Option<Arc<DataActions>>,
+    /// Who is told of webhook requests, if anybody is.
+    pub sink: Option<Arc<dyn MetricSink>>,
     /// The bounds of a request.
     pub bounds: Bounds,
     /// Counters and histograms.
@@ -55,15 +63,23 @@ pub struct Bounds {
 /// Mounts the routes that platforms call. To add one: a module with its handler, whose arguments prove who calls, and a
 /// line here.
 pub fn routes(config: &mut ServiceConfig, services: &Services) {
-    let Services { lookup, keys, scheme, webhooks, bounds, metrics } = services.clone();
+    let Services { lookup, keys, scheme, webhooks, data_actions, sink, bounds, metrics } = services.clone();
     config
         .app_data(Data::from(lookup))
         .app_data(Data::new(keys))
         .app_data(Data::new(scheme))
         .app_data(Data::new(bounds))
         .app_data(Data::from(metrics));
+    if let Some(sink) = sink {
+        config.app_data(Data::from(sink));
+    }
     let post_only = |path: &str| web::resource(path.to_owned()).default_service(error::method_not_allowed("POST"));
     let own = web::scope("").service(post_only("/data-action").route(web::post().to(data_action::post)));
+    let own = data_actions.into_iter().fold(own, |scope, actions| {
+        let own_scheme = Data::new(actions.scheme.clone());
+        let resource = post_only(execute::ROUTE).app_data(own_scheme).app_data(Data::from(actions));
+        scope.service(resource.route(web::post().to(execute::post)))
+    });
     let all = webhooks.into_iter().fold(own, |scope, webhook| {
         scope.service(post_only(webhook.path()).app_data(Data::from(webhook)).route(web::post().to(webhook::post)))
     });

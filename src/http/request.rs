@@ -12,6 +12,7 @@ use tracing::Span;
 use tracing_actix_web::RootSpanBuilder;
 
 use super::error::ApiError;
+use crate::app::ports::{Datum, MetricSink};
 use crate::domain::{RequestId, TenantId};
 use crate::metrics::Metrics;
 
@@ -27,6 +28,8 @@ pub(super) struct Notes {
     pub(super) cache: Option<&'static str>,
     /// Whether this answer is an earlier one's.
     pub(super) replayed: Option<bool>,
+    /// Whether the route is one of the settings'.
+    pub(super) webhook: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -117,6 +120,9 @@ fn finished(request: &HttpRequest, status: u16) {
     let method = known_method(request);
     if let Some(metrics) = request.app_data::<Data<Metrics>>() {
         metrics.answered(&route, method, status, took);
+    }
+    if let Some(sink) = request.app_data::<Data<dyn MetricSink>>().filter(|_| notes.webhook) {
+        sink.push(Datum { latency: took, success: status < 400, replayed: notes.replayed == Some(true) });
     }
     tracing::info!(
         parent: None, // the line says all that the span would add

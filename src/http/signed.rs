@@ -21,6 +21,36 @@ use crate::domain::{Keyring, SigningKey, TenantId};
 /// Names the key that signed; optional.
 pub(super) const KEY_ID: &str = "X-CXone-Key-Id";
 
+/// A request whose signature is right.
+pub(super) struct Proven {
+    /// The key that signed.
+    pub(super) key: SigningKey,
+    /// What was signed, not read yet.
+    pub(super) body: Bytes,
+}
+
+impl FromRequest for Proven {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let (key, body) = prove(&request, payload).await?;
+            Ok(Self { key: key.clone(), body })
+        })
+    }
+}
+
+/// The raw body, and the key that signed it.
+async fn prove(request: &HttpRequest, payload: Payload) -> Result<(&SigningKey, Bytes), ApiError> {
+    let settings = (request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
+    let (Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
+    let body = read_body(request.headers(), payload, bounds(request)?).await?;
+    let key = verify(request.headers(), &body, scheme, keys, Utc::now())?;
+    Ok((key, body))
+}
+
 /// A request whose signature is right and whose key may speak for the tenant that it names.
 pub(super) struct Signed<T> {
     /// The key that signed.
@@ -45,12 +75,8 @@ impl<T: SignedBody> FromRequest for Signed<T> {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
-            let settings =
-                (request.app_data::<Data<Bounds>>(), request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
-            let (Some(bounds), Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
-            let body = read_body(request.headers(), payload, bounds).await?;
-            let key = verify(request.headers(), &body, scheme, keys, Utc::now())?;
-            Self::of(&request, key, &body, bounds)
+            let (key, body) = prove(&request, payload).await?;
+            Self::of(&request, key, &body, bounds(&request)?)
         })
     }
 }
@@ -65,6 +91,11 @@ impl<T: SignedBody> Signed<T> {
         }
         Ok(Self { key_id: key.id().to_owned(), value })
     }
+}
+
+/// The bounds of every request.
+pub(super) fn bounds(request: &HttpRequest) -> Result<&Bounds, ApiError> {
+    request.app_data::<Data<Bounds>>().map(|bounds| &***bounds).ok_or(ApiError::Internal(None))
 }
 
 /// The raw body, at most so long and at the latest by its deadline.

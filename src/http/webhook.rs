@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use actix_web::web::{Bytes, Data};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
@@ -17,18 +16,17 @@ use serde_json::value::RawValue;
 
 use super::Bounds;
 use super::data_action;
-use super::error::{ApiError, FieldError};
+use super::error::ApiError;
+use super::execute::flat;
+use super::once::{hasher, key_header, respond};
 use super::request::{note, request_id};
-use super::signed::{Signed, SignedBody, read_body};
+use super::signed::{Signed, SignedBody, bounds, read_body};
+use crate::app::execute::Execute;
 use crate::app::lookup::Lookup;
 use crate::app::once::Once;
-use crate::app::ports::{Forwarded, Upstream};
+use crate::app::ports::{DataActionCall, Forwarded, Upstream};
 use crate::config::Auth;
-use crate::domain::canonical::Unclear;
-use crate::domain::{Hasher, IdempotencyKey, KeySource, NoKey, RequestId, SigningKey, StoredReply, TenantId};
-
-/// The longest key that a header may hold, in bytes.
-const MAX_KEY: usize = 255;
+use crate::domain::{ActionId, Hasher, IdempotencyKey, KeySource, NoKey, RequestId, SigningKey, StoredReply, TenantId};
 
 /// One route with what it needs.
 pub struct Webhook {
@@ -52,6 +50,8 @@ pub enum Action {
     Forward(Arc<dyn Upstream>),
     /// A lookup, of these tenants' customers or of all that the key allows.
     Lookup(Option<BTreeSet<TenantId>>),
+    /// A data action of Genesys, with the body as its input.
+    Genesys(Execute, ActionId),
     /// The body comes back.
     Echo,
 }
@@ -75,13 +75,12 @@ impl FromRequest for Delivery {
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        note(request, |notes| notes.webhook = true);
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
-            let (Some(webhook), Some(bounds)) = (request.app_data::<Data<Webhook>>(), request.app_data::<Data<Bounds>>()) else {
-                return Err(ApiError::Internal(None));
-            };
+            let webhook = request.app_data::<Data<Webhook>>().ok_or(ApiError::Internal(None))?;
             let headers = request.headers();
-            let body = read_body(headers, payload, bounds).await?;
+            let body = read_body(headers, payload, bounds(&request)?).await?;
             let caller = auth::verify(headers, &body, &webhook.auth, Utc::now())?.clone();
             let key = key(webhook, &caller, headers, &body)?;
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
@@ -95,29 +94,11 @@ fn key(webhook: &Webhook, caller: &SigningKey, headers: &HeaderMap, body: &[u8])
         Some(name) => key_header(headers, name)?,
         None => None,
     };
-    let drawn = if webhook.hasher.is_none() { Hasher::of(caller) } else { None };
-    let hasher = webhook.hasher.as_ref().or(drawn.as_ref()).ok_or(ApiError::Internal(None))?;
-    IdempotencyKey::new(hasher, &webhook.scope, caller.id(), &webhook.key, header, body).map_err(|error| match error {
+    let hasher = hasher(webhook.hasher.as_ref(), caller)?;
+    IdempotencyKey::new(&hasher, &webhook.scope, caller.id(), &webhook.key, header, body).map_err(|error| match error {
         NoKey::Missing => ApiError::MissingIdempotencyKey,
-        NoKey::Unclear(Unclear::NotJson) => ApiError::InvalidJson,
-        NoKey::Unclear(Unclear::At { pointer, why }) => {
-            ApiError::invalid_input(vec![FieldError { pointer, code: why.as_str(), detail: why.to_string() }])
-        }
+        NoKey::Unclear(unclear) => unclear.into(),
     })
-}
-
-/// The one value of the header that holds the key.
-fn key_header<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ApiError> {
-    let invalid = |code, detail: String| ApiError::invalid_input(vec![FieldError { pointer: String::new(), code, detail }]);
-    let mut values = headers.get_all(name);
-    let (Some(value), None) = (values.next(), values.next()) else {
-        let twice = headers.contains_key(name);
-        return if twice { Err(invalid("duplicate_header", format!("the header {name} is there twice"))) } else { Ok(None) };
-    };
-    match value.to_str() {
-        Ok(value) if value.len() <= MAX_KEY && value.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(value)),
-        _ => Err(invalid("invalid_header", format!("the header {name} must be at most {MAX_KEY} visible ASCII characters"))),
-    }
 }
 
 /// Does the work, or gives the answer of whoever did.
@@ -126,7 +107,7 @@ pub(super) async fn post(
     delivery: Delivery,
     webhook: Data<Webhook>,
     lookup: Data<Lookup>,
-    bounds: Data<Bounds>,
+    limits: Data<Bounds>,
 ) -> Result<HttpResponse, ApiError> {
     let Delivery { caller, key, content_type, body } = delivery;
     let id = request_id(&request);
@@ -134,31 +115,26 @@ pub(super) async fn post(
     let answer = match &webhook.action {
         Action::Forward(upstream) => {
             let (upstream, forwarded) = (Arc::clone(upstream), Forwarded { body, content_type, key: key.hash, request_id: id });
-            webhook.once.run(key, async move { Ok(upstream.send(forwarded).await?) }).await?
+            webhook.once.run(key, async move { upstream.send(forwarded).await }).await?
         }
         Action::Lookup(tenants) => {
-            let signed = Signed::<data_action::Body>::of(&request, &caller, &body, &bounds)?;
+            let signed = Signed::<data_action::Body>::of(&request, &caller, &body, &limits)?;
             if tenants.as_ref().is_some_and(|tenants| !tenants.contains(signed.value.tenant())) {
                 return Err(ApiError::TenantNotAllowed);
             }
-            let (lookup, bounds) = (lookup.into_inner(), **bounds);
-            webhook.once.run(key, async move { look_up(&lookup, &bounds, signed, id).await }).await?
+            let (lookup, limits) = (lookup.into_inner(), **limits);
+            webhook.once.run(key, async move { look_up(&lookup, &limits, signed, id).await }).await?
+        }
+        Action::Genesys(execute, action) => {
+            let call = DataActionCall { action: action.clone(), input: flat(body)?, request_id: id };
+            execute.run(&webhook.once, key, call).await?
         }
         Action::Echo => {
             let reply = echo(&body)?;
             webhook.once.run(key, async move { Ok::<_, ApiError>(reply) }).await?
         }
     };
-    note(&request, |notes| notes.replayed = Some(answer.replayed));
-    let status = StatusCode::from_u16(answer.reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut response = HttpResponse::build(status);
-    for (name, value) in &answer.reply.headers {
-        response.insert_header((name.as_str(), value.as_str()));
-    }
-    if answer.replayed {
-        response.insert_header(("Idempotent-Replayed", "true"));
-    }
-    Ok(response.body(answer.reply.body))
+    Ok(respond(&request, answer))
 }
 
 async fn look_up(lookup: &Lookup, bounds: &Bounds, signed: Signed<data_action::Body>, id: RequestId) -> Result<StoredReply, ApiError> {

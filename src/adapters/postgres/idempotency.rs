@@ -13,7 +13,7 @@ use super::connect::Connector;
 use super::failure::retryable;
 use super::in_time;
 use super::pool::Pool;
-use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, StoreError};
+use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, StoreError, Unresolved};
 use crate::config;
 use crate::domain::{Digest, IdempotencyKey, Owner, StoredReply};
 
@@ -21,25 +21,40 @@ use crate::domain::{Digest, IdempotencyKey, Owner, StoredReply};
 /// the next try sees who.
 const CLAIM: &str = "\
     WITH there AS ( \
-        SELECT state, fingerprint, owner, status, headers, body FROM idempotency \
+        SELECT CASE WHEN state = 'leased' AND leased_until <= now() THEN 'unknown' ELSE state END AS state, \
+            fingerprint, owner, status, headers, body FROM idempotency \
         WHERE scope = $1 AND key_hash = $2 AND (expires_at IS NULL OR expires_at > now()) \
     ), taken AS ( \
         INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at) \
         SELECT $1, $2, 'leased', $3, $4, now() + $5::float8 * interval '1 second' WHERE NOT EXISTS (SELECT FROM there) \
         ON CONFLICT (scope, key_hash) DO UPDATE \
             SET state = 'leased', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, expires_at = EXCLUDED.expires_at, \
-                created_at = now(), status = NULL, headers = NULL, body = NULL \
+                leased_until = NULL, created_at = now(), status = NULL, headers = NULL, body = NULL \
             WHERE i.expires_at <= now() \
         RETURNING state, fingerprint, owner, status, headers, body \
     ) SELECT * FROM there UNION ALL SELECT * FROM taken";
 
-/// Holds on to what is one's own, or nobody's: not there, or over.
+/// Holds on to what is one's own, or nobody's: not there, or over. An intent is kept for a time that begins when its lease ends.
 const RENEW: &str = "\
     INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at) \
     VALUES ($1, $2, 'leased', $3, $4, now() + $5::float8 * interval '1 second') \
     ON CONFLICT (scope, key_hash) DO UPDATE \
-        SET state = 'leased', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, expires_at = EXCLUDED.expires_at, \
+        SET state = 'leased', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, \
+            expires_at = CASE WHEN i.owner = EXCLUDED.owner AND i.leased_until IS NOT NULL \
+                THEN EXCLUDED.expires_at + (i.expires_at - i.leased_until) ELSE EXCLUDED.expires_at END, \
+            leased_until = CASE WHEN i.owner = EXCLUDED.owner AND i.leased_until IS NOT NULL THEN EXCLUDED.expires_at END, \
             status = NULL, headers = NULL, body = NULL \
+        WHERE (i.state = 'leased' AND i.owner = EXCLUDED.owner) OR i.expires_at <= now() \
+    RETURNING 1";
+
+/// The same, with an intent.
+const INTEND: &str = "\
+    INSERT INTO idempotency AS i (scope, key_hash, state, owner, fingerprint, expires_at, leased_until) \
+    VALUES ($1, $2, 'leased', $3, $4, now() + ($5::float8 + $6::float8) * interval '1 second', now() + $5::float8 * interval '1 second') \
+    ON CONFLICT (scope, key_hash) DO UPDATE \
+        SET state = 'leased', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, expires_at = EXCLUDED.expires_at, \
+            leased_until = EXCLUDED.leased_until, \
+            created_at = CASE WHEN i.owner = EXCLUDED.owner THEN i.created_at ELSE now() END, status = NULL, headers = NULL, body = NULL \
         WHERE (i.state = 'leased' AND i.owner = EXCLUDED.owner) OR i.expires_at <= now() \
     RETURNING 1";
 
@@ -49,13 +64,30 @@ const COMPLETE: &str = "\
     VALUES ($1, $2, 'done', $3, $4, now() + $5::float8 * interval '1 second', $6, $7, $8) \
     ON CONFLICT (scope, key_hash) DO UPDATE \
         SET state = 'done', owner = EXCLUDED.owner, fingerprint = EXCLUDED.fingerprint, expires_at = EXCLUDED.expires_at, \
-            status = EXCLUDED.status, headers = EXCLUDED.headers, body = EXCLUDED.body \
+            leased_until = NULL, status = EXCLUDED.status, headers = EXCLUDED.headers, body = EXCLUDED.body \
         WHERE (i.state = 'leased' AND i.owner = EXCLUDED.owner) OR i.expires_at <= now() \
     RETURNING 1";
 
 const READ: &str = "SELECT state, fingerprint, owner, status, headers, body FROM idempotency WHERE scope = $1 AND key_hash = $2";
 
 const RELEASE: &str = "DELETE FROM idempotency WHERE scope = $1 AND key_hash = $2 AND owner = $3 AND state = 'leased'";
+
+const LEAVE_UNKNOWN: &str = "\
+    UPDATE idempotency SET leased_until = now(), expires_at = now() + (expires_at - leased_until) \
+    WHERE scope = $1 AND key_hash = $2 AND owner = $3 AND state = 'leased' AND leased_until > now()";
+
+const UNRESOLVED: &str = "\
+    SELECT scope, key_hash, created_at, expires_at FROM idempotency \
+    WHERE scope = ANY($1) AND state = 'leased' AND leased_until <= now() AND expires_at > now() ORDER BY created_at";
+
+const RESOLVE_AS_NOT_DONE: &str = "\
+    DELETE FROM idempotency \
+    WHERE scope = $1 AND key_hash = $2 AND state = 'leased' AND leased_until <= now() AND expires_at > now() RETURNING 1";
+
+const RESOLVE_AS_DONE: &str = "\
+    UPDATE idempotency SET state = 'done', owner = gen_random_uuid(), leased_until = NULL, expires_at = now() + $3::float8 * interval '1 second', \
+        status = $4, headers = $5, body = $6 \
+    WHERE scope = $1 AND key_hash = $2 AND state = 'leased' AND leased_until <= now() AND expires_at > now() RETURNING 1";
 
 /// Deletes some of what is over, unless another instance is at it.
 const SWEEP: &str = "\
@@ -65,9 +97,10 @@ const SWEEP: &str = "\
         ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
     RETURNING 1";
 
-/// Exactly, by an index of the few rows that are leases.
+/// Exactly, by an index of the few rows that are leases: those at work, and those of which nobody knows.
 const COUNT_LEASED: &str = "\
-    SELECT scope, count(*)::float8 FROM idempotency \
+    SELECT scope, (count(*) FILTER (WHERE leased_until IS NULL OR leased_until > now()))::float8, \
+        (count(*) FILTER (WHERE leased_until <= now()))::float8 FROM idempotency \
     WHERE state = 'leased' AND (expires_at IS NULL OR expires_at > now()) GROUP BY scope";
 
 /// From some of the table's pages: all of them where there are few.
@@ -133,22 +166,35 @@ impl PostgresIdempotency {
 struct Found {
     fingerprint: Digest,
     owner: Owner,
-    /// `None`: a lease.
-    reply: Option<StoredReply>,
+    state: State,
+}
+
+enum State {
+    Leased,
+    Unknown,
+    Done(StoredReply),
 }
 
 fn found(row: &Row) -> anyhow::Result<Found> {
     let fingerprint = Digest::from_bytes(row.try_get(1)?).context("this is no fingerprint of this service's")?;
     let owner = Owner::from_uuid(row.try_get(2)?);
-    let reply = match row.try_get::<_, &str>(0)? {
-        "done" => Some(StoredReply {
+    let state = match row.try_get::<_, &str>(0)? {
+        "done" => State::Done(StoredReply {
             status: u16::try_from(row.try_get::<_, i16>(3)?)?,
             headers: serde_json::from_str(row.try_get(4)?)?,
             body: Bytes::copy_from_slice(row.try_get(5)?),
         }),
-        _ => None,
+        "unknown" => State::Unknown,
+        _ => State::Leased,
     };
-    Ok(Found { fingerprint, owner, reply })
+    Ok(Found { fingerprint, owner, state })
+}
+
+/// An answer's status and headers, as the table has them.
+fn columns(reply: &StoredReply) -> Result<(i16, String), StoreDown> {
+    let headers = serde_json::to_string(&reply.headers).map_err(|error| StoreDown::NotAsked(error.into()))?;
+    let status = i16::try_from(reply.status).map_err(|error| StoreDown::NotAsked(error.into()))?;
+    Ok((status, headers))
 }
 
 #[async_trait]
@@ -160,10 +206,11 @@ impl IdempotencyStore for PostgresIdempotency {
         for _ in 0..TRIES {
             if let Some(row) = self.run(CLAIM, &parameters).await?.first() {
                 let found = found(row).map_err(StoreDown::NoAnswer)?;
-                return Ok(match found.reply {
-                    Some(reply) => Claimed::Done(found.fingerprint, reply),
-                    None if found.owner == owner => Claimed::Won,
-                    None => Claimed::Leased(found.fingerprint),
+                return Ok(match found.state {
+                    State::Done(reply) => Claimed::Done(found.fingerprint, reply),
+                    State::Unknown => Claimed::Unknown(found.fingerprint),
+                    State::Leased if found.owner == owner => Claimed::Won,
+                    State::Leased => Claimed::Leased(found.fingerprint),
                 });
             }
         }
@@ -177,8 +224,7 @@ impl IdempotencyStore for PostgresIdempotency {
     }
 
     async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
-        let headers = serde_json::to_string(&reply.headers).map_err(|error| StoreDown::NotAsked(error.into()))?;
-        let status = i16::try_from(reply.status).map_err(|error| StoreDown::NotAsked(error.into()))?;
+        let (status, headers) = columns(reply)?;
         let parameters: [&(dyn ToSql + Sync); 8] = [
             &&*key.scope,
             &key.hash.as_bytes(),
@@ -196,14 +242,47 @@ impl IdempotencyStore for PostgresIdempotency {
         let there = rows.first().map(found).transpose().map_err(StoreDown::NoAnswer)?;
         Ok(match there {
             // Kept by an earlier try whose answer was lost.
-            Some(Found { owner: author, reply: Some(_), .. }) if author == owner => Completed::Stored,
-            Some(there) => Completed::Lost(there.reply.map(|reply| (there.fingerprint, reply))),
-            None => Completed::Lost(None),
+            Some(Found { owner: author, state: State::Done(_), .. }) if author == owner => Completed::Stored,
+            Some(Found { fingerprint, state: State::Done(reply), .. }) => Completed::Lost(Some((fingerprint, reply))),
+            _ => Completed::Lost(None),
         })
     }
 
     async fn release(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown> {
         self.run(RELEASE, &[&&*key.scope, &key.hash.as_bytes(), &owner.uuid()]).await.map(drop)
+    }
+
+    async fn intend(&self, key: &IdempotencyKey, owner: Owner, lease: Duration, keep: Duration) -> Result<bool, StoreDown> {
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&&*key.scope, &key.hash.as_bytes(), &owner.uuid(), &key.fingerprint.as_bytes(), &lease.as_secs_f64(), &keep.as_secs_f64()];
+        Ok(!self.run(INTEND, &parameters).await?.is_empty())
+    }
+
+    async fn leave_unknown(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown> {
+        self.run(LEAVE_UNKNOWN, &[&&*key.scope, &key.hash.as_bytes(), &owner.uuid()]).await.map(drop)
+    }
+
+    async fn unresolved(&self, scopes: &[Arc<str>]) -> Result<Vec<Unresolved>, StoreDown> {
+        let scopes: Vec<&str> = scopes.iter().map(|scope| &**scope).collect();
+        let unresolved = |row: &Row| {
+            let hash = Digest::from_bytes(row.try_get(1)?).context("this is no key of this service's")?;
+            Ok(Unresolved { scope: row.try_get(0)?, hash, since: row.try_get(2)?, until: row.try_get(3)? })
+        };
+        let rows = self.run(UNRESOLVED, &[&scopes]).await?;
+        rows.iter().map(unresolved).collect::<anyhow::Result<_>>().map_err(StoreDown::NoAnswer)
+    }
+
+    async fn resolve(&self, scope: &str, hash: &Digest, answer: Option<(StoredReply, Duration)>) -> Result<bool, StoreDown> {
+        let rows = match answer {
+            None => self.run(RESOLVE_AS_NOT_DONE, &[&scope, &hash.as_bytes()]).await?,
+            Some((reply, keep)) => {
+                let (status, headers) = columns(&reply)?;
+                let parameters: [&(dyn ToSql + Sync); 6] =
+                    [&scope, &hash.as_bytes(), &keep.as_secs_f64(), &status, &headers, &&*reply.body];
+                self.run(RESOLVE_AS_DONE, &parameters).await?
+            }
+        };
+        Ok(!rows.is_empty())
     }
 
     async fn sweep(&self) -> Result<(u64, bool), StoreDown> {
@@ -216,15 +295,15 @@ impl IdempotencyStore for PostgresIdempotency {
         let sample = self.run(SAMPLE, &[&SAMPLE_PAGES]).await?.first().map_or(100.0, |row| row.get::<_, f64>(0));
         let done = self.run(COUNT_DONE, &[&sample]).await?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let count = |rows: &[Row], scope: &str| {
+        let count = |rows: &[Row], column: usize, scope: &str| {
             let row = rows.iter().find(|row| row.get::<_, &str>(0) == scope);
-            row.map_or(0, |row| row.get::<_, f64>(1).round() as u64)
+            row.map_or(0, |row| row.get::<_, f64>(column).round() as u64)
         };
         let records = |scope: &Arc<str>| {
-            [("leased", &leased), ("done", &done)].map(|(state, rows)| Records {
+            [("leased", &leased, 1), ("done", &done, 1), ("unknown", &leased, 2)].map(|(state, rows, column)| Records {
                 scope: scope.to_string(),
                 state,
-                count: count(rows, scope),
+                count: count(rows, column, scope),
             })
         };
         Ok(scopes.iter().flat_map(records).collect())

@@ -7,10 +7,10 @@ use anyhow::anyhow;
 use bytes::Bytes;
 
 use super::*;
-use crate::app::ports::MockIdempotencyStore;
-use crate::domain::{Hasher, KeySource};
+use crate::app::ports::{Intent, MockIdempotencyStore};
+use crate::domain::{Digest, Hasher, KeySource};
 
-type Failure = &'static str;
+type Told = &'static str;
 
 const TIMES: Times = Times { lease: Duration::from_secs(30), keep: Duration::from_mins(5), wait: Duration::ZERO };
 
@@ -49,7 +49,7 @@ fn metric(once: &Once, line: &str) -> bool {
 }
 
 /// Work that takes so long, and counts how often it is begun.
-fn work(began: &Arc<AtomicUsize>, takes: Duration, status: u16) -> impl Future<Output = Result<StoredReply, Failure>> + Send + use<> {
+fn work(began: &Arc<AtomicUsize>, takes: Duration, status: u16) -> impl Future<Output = Result<StoredReply, Told>> + Send + use<> {
     let began = Arc::clone(began);
     async move {
         began.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +59,7 @@ fn work(began: &Arc<AtomicUsize>, takes: Duration, status: u16) -> impl Future<O
 }
 
 /// The same as an error in words, since errors of stores cannot be compared.
-fn told(answer: Result<Answer, OnceError<Failure>>) -> Result<Answer, String> {
+fn told(answer: Result<Answer, OnceError<Told>>) -> Result<Answer, String> {
     answer.map_err(|error| format!("{error:?}"))
 }
 
@@ -289,4 +289,128 @@ async fn past_what_is_allowed_there_is_no_more_work() {
     let answers: Vec<_> = futures_util::future::join_all(three).await.into_iter().map(told).collect();
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2);
     assert!(answers.contains(&Err("Overloaded".to_owned())));
+}
+
+/// A store that gives the key to whoever asks, takes an intent, and wants to hear once that nobody knows; never that the key is
+/// free.
+fn left_unknown() -> MockIdempotencyStore {
+    let mut store = free();
+    store.expect_intend().times(2..).returning(|_, _, _, _| Ok(true));
+    store.expect_leave_unknown().times(1).returning(|_, _| Ok(()));
+    store
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_of_which_nobody_knows_leaves_its_key_unknown() {
+    let once = engine(left_unknown(), TIMES);
+    let answer = once
+        .run_intended(key(), |intention| async move {
+            assert!(matches!(intention.record().await, Ok(true)));
+            Err(Failure::Unknown("lost"))
+        })
+        .await;
+    assert_eq!(told(answer), Err(r#"Unknown(Some("lost"))"#.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn intended_work_that_panics_or_is_given_up_leaves_its_key_unknown() {
+    let answer = engine(left_unknown(), TIMES)
+        .run_intended::<Told, _>(key(), |intention| async move {
+            let _recorded = intention.record().await;
+            panic!("on purpose")
+        })
+        .await;
+    assert_eq!(told(answer), Err("Unknown(None)".to_owned()));
+
+    let once = engine(left_unknown(), TIMES);
+    let running = tokio::spawn({
+        let once = Arc::clone(&once);
+        async move {
+            let work = |intention: Intention| async move {
+                let _recorded = intention.record().await;
+                std::future::pending().await
+            };
+            once.run_intended::<Told, _>(key(), work).await
+        }
+    });
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    once.works.give_up();
+    once.works.finish().await;
+    assert_eq!(told(running.await.expect("an answer")), Err("Unknown(None)".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn intended_work_that_was_not_done_after_all_frees_its_key() {
+    // What the store may still do unheard is taken back: twice, beside the release itself.
+    for (recorded, releases) in [(Ok(true), 1), (Ok(false), 1), (Err(true), 1), (Err(false), 3)] {
+        let mut store = free();
+        store
+            .expect_intend()
+            .times(1)
+            .returning(move |_, _, _, _| recorded.map_err(|refused| if refused { down() } else { StoreDown::NoAnswer(anyhow!("hung")) }));
+        store.expect_release().times(releases).returning(|_, _| Ok(()));
+        let work = move |intention: Intention| async move {
+            assert_eq!(intention.record().await.ok(), recorded.ok());
+            Err(Failure::NotDone("not done"))
+        };
+        let once = engine(store, TIMES);
+        assert_eq!(told(once.run_intended(key(), work).await), Err(r#"Work("not done")"#.to_owned()));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        once.works.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_waits_after_a_refusal_can_be_given_up_and_frees_its_key() {
+    let mut store = free();
+    store.expect_intend().times(1).returning(|_, _, _, _| Ok(true));
+    store.expect_renew().returning(|_, _, _| Ok(true));
+    store.expect_release().times(1).returning(|_, _| Ok(()));
+    let once = engine(store, TIMES);
+    let running = tokio::spawn({
+        let once = Arc::clone(&once);
+        let work = |intention: Intention| async move {
+            let _recorded = intention.record().await;
+            intention.refused();
+            std::future::pending().await
+        };
+        async move { once.run_intended::<Told, _>(key(), work).await }
+    });
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    once.works.give_up();
+    once.works.finish().await;
+    assert_eq!(told(running.await.expect("an answer")), Err("ShuttingDown".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intent_is_renewed_with_its_lease_since_a_store_may_have_lost_both() {
+    let intended = Arc::new(AtomicUsize::new(0));
+    let mut store = free();
+    let count = Arc::clone(&intended);
+    store.expect_intend().returning(move |_, _, _, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    });
+    store.expect_complete().times(1).returning(|_, _, _, _| Ok(Completed::Stored));
+    let work = |intention: Intention| async move {
+        let _recorded = intention.record().await;
+        tokio::time::sleep(Duration::from_secs(35)).await;
+        Ok(reply(200))
+    };
+    assert_eq!(told(engine(store, TIMES).run_intended::<Told, _>(key(), work).await), Ok(first(200)));
+    assert_eq!(intended.load(Ordering::Relaxed), 4, "once before the work, and at each third of the lease");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_work_of_which_nobody_knows_is_told_so() {
+    let other = Digest::from_bytes(&[1; 32]).expect("a digest");
+    for (theirs, expected) in [(key().fingerprint, "Unknown(None)"), (other, "Mismatch")] {
+        let mut store = MockIdempotencyStore::new();
+        store.expect_claim().times(1).returning(move |_, _, _| Ok(Claimed::Unknown(theirs)));
+        let once = engine(store, Times { wait: Duration::from_secs(5), ..TIMES });
+        let began = Arc::default();
+        assert_eq!(told(once.run(key(), work(&began, Duration::ZERO, 200)).await), Err(expected.to_owned()));
+        assert_eq!(began.load(Ordering::Relaxed), 0);
+        assert_eq!(metric(&once, r#"idempotency_requests_total{outcome="unknown",route="/x"} 1"#), expected == "Unknown(None)");
+    }
 }

@@ -10,9 +10,6 @@ use tracing::Instrument;
 
 use super::lease::Lease;
 
-/// How many leases are taken back at a time. Those beyond end by themselves.
-const MAX_TAKE_BACKS: usize = 64;
-
 /// Everything that is under way, on all routes.
 pub struct Works {
     pub(super) tasks: TaskTracker,
@@ -35,7 +32,7 @@ impl Works {
             tasks: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(max_in_flight)),
             seats: Arc::new(Semaphore::new(max_in_flight)),
-            claims_lost: Arc::new(Semaphore::new(MAX_TAKE_BACKS)),
+            claims_lost: Arc::new(Semaphore::new(max_in_flight)),
             runtime: Handle::current(),
             closing: CancellationToken::new(),
             giving_up: CancellationToken::new(),
@@ -47,7 +44,7 @@ impl Works {
         self.closing.cancel();
     }
 
-    /// Drops what is under way, and frees its keys.
+    /// Drops what is under way. Its keys are free, but for those of work that cannot be taken back.
     pub fn give_up(&self) {
         self.giving_up.cancel();
     }
@@ -61,7 +58,7 @@ impl Works {
 
     /// Sees to it, in the background, that a lease nobody can use holds up nobody.
     pub(super) fn take_back(&self, lease: Lease) {
-        let Ok(place) = Arc::clone(&self.claims_lost).try_acquire_owned() else { return };
+        let Ok(place) = Arc::clone(&self.claims_lost).try_acquire_owned() else { return lease.not_freed() };
         let closing = self.closing.clone();
         let work = async move {
             let _place = place;

@@ -1,0 +1,91 @@
+//! `POST /genesys/actions/{action_id}/execute`: a data action of Genesys Cloud, executed once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::error::{ApiError, FieldError};
+use super::once::{hasher, key_header, respond};
+use super::request::request_id;
+use super::signed::Proven;
+use crate::app::execute::Execute;
+use crate::app::once::Once;
+use crate::app::ports::DataActionCall;
+use crate::config::SigningScheme;
+use crate::domain::canonical::{canonical, pointer};
+use crate::domain::{ActionId, Hasher, IdempotencyKey, SigningKey};
+
+/// The header by which a caller names an execution (draft-ietf-httpapi-idempotency-key-header).
+pub const KEY_HEADER: &str = "Idempotency-Key";
+
+/// The route, which is its scope too.
+pub const ROUTE: &str = "/genesys/actions/{action_id}/execute";
+
+/// What the route needs.
+pub struct DataActions {
+    /// Its name among the keys.
+    pub scope: Arc<str>,
+    /// The use case.
+    pub execute: Execute,
+    /// The engine.
+    pub once: Arc<Once>,
+    /// How executions are signed.
+    pub scheme: SigningScheme,
+    /// Part of each key.
+    pub environment: String,
+    /// What keys are hashed with; drawn from the caller's key where there is none.
+    pub hasher: Option<Hasher>,
+    /// Who may execute; `None`: whoever is not restricted to certain tenants.
+    pub keys: Option<BTreeSet<String>>,
+}
+
+impl DataActions {
+    fn allow(&self, caller: &SigningKey) -> bool {
+        self.keys.as_ref().map_or(!caller.is_restricted(), |keys| keys.contains(caller.id()))
+    }
+}
+
+/// Executes, or gives the answer of the execution that has been.
+pub(super) async fn post(request: HttpRequest, proven: Proven, actions: Data<DataActions>) -> Result<HttpResponse, ApiError> {
+    let Proven { key: caller, body } = proven;
+    if !actions.allow(&caller) {
+        return Err(ApiError::KeyNotAllowed);
+    }
+    let action = action(&request)?;
+    let header = key_header(request.headers(), KEY_HEADER)?;
+    if header == Some("") {
+        return Err(ApiError::MissingIdempotencyKey);
+    }
+    let hasher = hasher(actions.hasher.as_ref(), &caller)?;
+    let input = flat(body)?;
+    let key = IdempotencyKey::of_action(&hasher, &actions.scope, caller.id(), &actions.environment, &action, header, &input)?;
+    let call = DataActionCall { action, input, request_id: request_id(&request) };
+    let answer = actions.execute.run(&actions.once, key, call).await?;
+    Ok(respond(&request, answer))
+}
+
+fn action(request: &HttpRequest) -> Result<ActionId, ApiError> {
+    // As it was sent: the router has put something else in the place of what is no UTF-8.
+    let spelled = request.uri().path().split('/').nth(3).unwrap_or_default();
+    let action = percent_decode_str(spelled).decode_utf8().ok().and_then(|text| ActionId::parse(&text));
+    action.ok_or_else(|| {
+        let detail = "the path must name a data action, in at most 128 bytes".to_owned();
+        ApiError::invalid_input(vec![FieldError { pointer: String::new(), code: "invalid_action_id", detail }])
+    })
+}
+
+/// An input as Genesys has them: an object whose values are no objects and no lists, and that means one thing only.
+pub(super) fn flat(body: Bytes) -> Result<Bytes, ApiError> {
+    canonical(&body)?;
+    let wrong = |name: Option<&str>, code, detail: &str| FieldError { pointer: pointer(name.into_iter()), code, detail: detail.to_owned() };
+    let Ok(Value::Object(members)) = serde_json::from_slice(&body) else {
+        return Err(ApiError::invalid_input(vec![wrong(None, "not_an_object", "must be an object")]));
+    };
+    let nested = members.iter().filter(|(_, value)| value.is_object() || value.is_array());
+    let nested: Vec<_> = nested.map(|(name, _)| wrong(Some(name), "not_scalar", "must be a string, a number, a boolean or null")).collect();
+    if nested.is_empty() { Ok(body) } else { Err(ApiError::invalid_input(nested)) }
+}
