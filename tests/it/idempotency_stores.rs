@@ -1,5 +1,9 @@
 //! One promise, three stores of idempotency keys: what holds for one holds for all.
 
+mod remains;
+mod unknown;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +58,7 @@ async fn holds_the_contract(store: &dyn IdempotencyStore) {
     another_payload_is_told(store).await;
     every_step_may_be_repeated(store).await;
     scopes_are_apart_and_counted(store).await;
+    unknown::holds_the_contract(store).await;
 }
 
 async fn one_of_many_twins_wins(store: &dyn IdempotencyStore) {
@@ -173,6 +178,18 @@ async fn every_step_may_be_repeated(store: &dyn IdempotencyStore) {
     assert_eq!(store.claim(&freed, Owner::draw(), LONG).await.expect("an answer"), Claimed::Won);
 }
 
+/// Waits until there are so many records, by scope and state.
+async fn has_counts(store: &dyn IdempotencyStore, scopes: &[Arc<str>], expected: BTreeMap<String, BTreeMap<&'static str, u64>>) {
+    wait_until("the count is right", async || {
+        let mut counts = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for Records { scope, state, count } in store.count(scopes).await.expect("a count") {
+            assert_eq!(counts.entry(scope).or_default().insert(state, count), None, "{state} is counted once");
+        }
+        (counts == expected).then_some(())
+    })
+    .await;
+}
+
 async fn scopes_are_apart_and_counted(store: &dyn IdempotencyStore) {
     let scopes: [Arc<str>; 2] = ["/counted".into(), "/empty".into()];
     for nth in 0..5 {
@@ -184,9 +201,9 @@ async fn scopes_are_apart_and_counted(store: &dyn IdempotencyStore) {
     }
     let over = IdempotencyKey { scope: Arc::clone(&scopes[0]), ..key("over", "a") };
     won(store, &over, SHORT).await;
-    let expected = [("/counted", "leased", 2), ("/counted", "done", 3), ("/empty", "leased", 0), ("/empty", "done", 0)]
-        .map(|(scope, state, count)| Records { scope: scope.to_owned(), state, count });
-    wait_until("the count is right", async || (store.count(&scopes).await.expect("a count") == expected).then_some(())).await;
+    let expected = [("/counted", [2, 3, 0]), ("/empty", [0, 0, 0])];
+    let expected = expected.map(|(scope, counts)| (scope.to_owned(), ["leased", "done", "unknown"].into_iter().zip(counts).collect()));
+    has_counts(store, &scopes, expected.into()).await;
 }
 
 #[tokio::test]
@@ -312,6 +329,10 @@ async fn every_step_says_that_the_store_is_gone() {
     assert!(store.renew(&key, owner, LONG).await.is_err());
     assert!(store.complete(&key, owner, &reply("x"), LONG).await.is_err());
     assert!(store.release(&key, owner).await.is_err());
+    assert!(store.intend(&key, owner, LONG, LONG).await.is_err());
+    assert!(store.leave_unknown(&key, owner).await.is_err());
+    assert!(store.unresolved(&[Arc::clone(&key.scope)]).await.is_err());
+    assert!(store.resolve(&key.scope, &key.hash, None).await.is_err());
     assert!(store.count(&["/webhooks/x".into()]).await.is_err());
     assert!(store.ready().await.is_err());
 }

@@ -35,7 +35,7 @@ fn rooms_know_only_those_that_they_may() {
         ("http", &["app", "domain", "metrics", "config", "http"]),
         ("adapters", &["adapters", "app", "domain", "metrics", "config"]),
         ("server.rs", &["adapters", "app", "config", "http", "metrics"]),
-        ("server", &["adapters", "app", "config", "http", "metrics"]),
+        ("server", &["adapters", "app", "config", "domain", "http", "metrics"]),
         ("cli", &["adapters", "config", "domain", "server", "telemetry"]),
     ];
     let src = root().join("src");

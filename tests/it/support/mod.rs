@@ -1,6 +1,8 @@
 //! What every test needs: stores of its own, the service as a process of its own, and a look at what came out.
 
 mod cable;
+mod cognigy;
+mod genesys;
 mod metrics;
 mod port;
 mod postgres;
@@ -16,6 +18,8 @@ mod watchdog;
 mod webhooks;
 
 pub(crate) use cable::{Cable, Stop};
+pub(crate) use cognigy::{COGNIGY_PASSWORD, COGNIGY_USER, Cognigy, Push, jwt};
+pub(crate) use genesys::{ACTION, EXECUTE, GENESYS_ID, GENESYS_SECRET, Genesys, Scene};
 pub(crate) use metrics::Metrics;
 pub(crate) use port::free_port;
 pub(crate) use postgres::{Cluster, Database, binaries, connect};

@@ -6,11 +6,13 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::wait_until;
 
@@ -27,6 +29,9 @@ pub(crate) struct Upstream {
 /// A request as it came in.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
+    /// When all of it was there.
+    pub(crate) at: Instant,
+    pub(crate) method: String,
     pub(crate) path: String,
     /// By name in lower case, in the order sent.
     pub(crate) headers: Vec<(String, String)>,
@@ -58,6 +63,8 @@ enum Form {
     Chunked,
     /// The connection ends in the middle of the body.
     Torn,
+    /// Nothing more comes from the middle of the body on.
+    Stalled,
     /// The connection ends before anything is said.
     Cut,
 }
@@ -79,9 +86,13 @@ struct Record {
 
 #[derive(Debug)]
 struct Server {
-    stop: oneshot::Sender<()>,
+    /// With how long callers may take to hang up as well.
+    stop: oneshot::Sender<Duration>,
     thread: JoinHandle<()>,
 }
+
+/// Whoever has not noticed by then sleeps.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// Over all upstreams of the process, so that no two runs ever look alike.
 static RUN: AtomicU64 = AtomicU64::new(1);
@@ -97,9 +108,9 @@ impl Upstream {
         upstream
     }
 
-    /// Hangs up on everybody, and refuses connections from now on.
+    /// Hangs up on everybody, waits until they have noticed, and refuses connections from now on.
     pub(crate) async fn stop(&mut self) {
-        self.end();
+        self.end(PARTING);
         self.kept = Some(wait_until("the port is ours again", async || bound(self.port).ok()).await);
     }
 
@@ -117,9 +128,9 @@ impl Upstream {
         self.server = Some(Server { stop, thread });
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, parting: Duration) {
         if let Some(server) = self.server.take() {
-            let _ = server.stop.send(());
+            let _ = server.stop.send(parting);
             server.thread.join().expect("the upstream does not panic");
         }
     }
@@ -184,7 +195,7 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.end();
+        self.end(Duration::ZERO);
     }
 }
 
@@ -245,6 +256,12 @@ impl Answer {
         self
     }
 
+    /// Never gets beyond the middle of its body.
+    pub(crate) fn stalled(mut self) -> Self {
+        self.form = Form::Stalled;
+        self
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let run = RUN.fetch_add(1, Ordering::Relaxed);
         let body = self.body.clone().unwrap_or_else(|| format!(r#"{{"run":{run}}}"#).into_bytes());
@@ -258,7 +275,7 @@ impl Answer {
                 let chunks = body.chunks(16 * 1024).map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
                 ("Transfer-Encoding: chunked\r\n".to_owned(), [chunks.collect::<Vec<_>>().concat(), b"0\r\n\r\n".to_vec()].concat())
             }
-            Form::Torn => (format!("Content-Length: {}\r\n", body.len()), body[..body.len() / 2].to_vec()),
+            Form::Torn | Form::Stalled => (format!("Content-Length: {}\r\n", body.len()), body[..body.len() / 2].to_vec()),
             Form::Whole | Form::Cut => (format!("Content-Length: {}\r\n", body.len()), body),
         };
         [head.as_bytes(), frame.as_bytes(), b"\r\n", &body].concat()
@@ -303,36 +320,55 @@ fn bound(port: u16) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn serve(listener: TcpListener, state: Arc<State>, stopped: oneshot::Receiver<()>) {
+async fn serve(listener: TcpListener, state: Arc<State>, stopped: oneshot::Receiver<Duration>) {
+    let (mut callers, closing) = (JoinSet::new(), CancellationToken::new());
     let accept = async {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(converse(stream, Arc::clone(&state)));
+            callers.spawn(attend(stream, Arc::clone(&state), closing.clone()));
         }
     };
+    let parting = tokio::select! {
+        () = accept => Duration::ZERO,
+        parting = stopped => parting.unwrap_or_default(),
+    };
+    drop(listener);
+    closing.cancel();
+    let _ = tokio::time::timeout(parting, callers.join_all()).await;
+}
+
+/// Serves a connection until either side ends it.
+async fn attend(mut stream: TcpStream, state: Arc<State>, closing: CancellationToken) {
     tokio::select! {
-        () = accept => {}
-        _ = stopped => {}
+        _ = converse(&mut stream, &state) => {}
+        () = closing.cancelled() => {
+            let _ = stream.shutdown().await;
+            hung_up(&mut stream, &mut Vec::new()).await;
+        }
     }
 }
 
 /// Answers one request after the other until either side ends the connection.
-async fn converse(mut stream: TcpStream, state: Arc<State>) -> io::Result<()> {
+async fn converse(stream: &mut TcpStream, state: &State) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut unread = Vec::new();
-    while let Some(request) = next_request(&mut stream, &mut unread).await? {
+    while let Some(request) = next_request(stream, &mut unread).await? {
         let key = request.key().to_owned();
         let answer = state.begin(request);
         tokio::select! {
             biased;
-            () = hung_up(&mut stream, &mut unread) => return Ok(()),
+            () = hung_up(stream, &mut unread) => return Ok(()),
             () = state.work(&answer) => {}
         }
         if answer.form == Form::Cut {
             return Ok(());
         }
         let bytes = answer.bytes();
-        if answer.form == Form::Torn {
-            return stream.write_all(&bytes).await;
+        if let Form::Torn | Form::Stalled = answer.form {
+            stream.write_all(&bytes).await?;
+            if answer.form == Form::Stalled {
+                hung_up(stream, &mut unread).await;
+            }
+            return Ok(());
         }
         // Counted first: whoever has the answer finds it counted.
         state.complete(&key);
@@ -367,10 +403,11 @@ fn parsed(bytes: &[u8]) -> Option<(Received, usize)> {
     let body_at = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..body_at]);
     let mut lines = head.trim_end().split("\r\n");
-    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let mut words = lines.next()?.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let pairs = lines.filter_map(|line| line.split_once(':'));
     let headers: Vec<_> = pairs.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
-    let received = Received { path, headers, body: Vec::new() };
+    let received = Received { at: Instant::now(), method, path, headers, body: Vec::new() };
     let end = body_at + received.header("content-length").map_or(0, |len| len.parse().expect("a length"));
     let body = bytes.get(body_at..end)?.to_vec();
     Some((Received { body, ..received }, end))
