@@ -7,10 +7,17 @@
 //!
 //!     cargo bench --bench load -- once | kills [--store redis|postgres] [--requests N] [--times N]
 //!     cargo bench --bench load -- webhooks [--connections N] [--requests N] [--rounds N]
+//!
+//! And of what the service calls itself: executions where it hurts and what they cost, and metrics that nobody takes.
+//!
+//!     cargo bench --bench load -- genesys [--store redis|postgres] [--seconds N] [--times N] [--connections N] [--requests N] [--rounds N]
+//!     cargo bench --bench load -- cognigy [--seconds N] [--rounds N]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
 mod client;
+mod cognigy;
+mod genesys;
 mod kills;
 mod once;
 mod outages;
@@ -44,6 +51,10 @@ enum Scene {
     Kills,
     /// Webhooks beside a proxy that knows no idempotency.
     Webhooks,
+    /// Executions without a token, against 429s and cut connections, and beside forwarded webhooks.
+    Genesys,
+    /// Webhooks while Cognigy is healthy, dead or hung.
+    Cognigy,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -64,15 +75,18 @@ struct Options {
     /// Requests of each round.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// Rounds of the scenes steady and webhooks.
+    /// Rounds of the scenes steady, webhooks, genesys and cognigy.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The idempotency store of the scenes once and kills; both where none is named.
+    /// The idempotency store of the scenes once, kills and genesys; both where none is named.
     #[arg(long)]
     store: Option<Store>,
-    /// Kills at each moment.
+    /// Kills at each moment, or connections cut.
     #[arg(long, default_value_t = 100)]
     times: usize,
+    /// Seconds of each phase of the scene cognigy (60 where not set), and of the storm in the scene genesys (30).
+    #[arg(long)]
+    seconds: Option<u32>,
     /// Settings of the service under load, as `NAME=VALUE`.
     #[arg(long)]
     set: Vec<String>,
@@ -91,6 +105,8 @@ async fn main() {
         Scene::Once => once::run(&options).await,
         Scene::Kills => kills::run(&options).await,
         Scene::Webhooks => webhooks::run(&options).await,
+        Scene::Genesys => genesys::run(&options).await,
+        Scene::Cognigy => cognigy::run(&options).await,
     }
 }
 
