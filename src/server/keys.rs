@@ -17,9 +17,10 @@ use crate::app::ports::IdempotencyStore;
 use crate::config::{Config, KeyStore};
 use crate::metrics::Metrics;
 
-/// The pause between two sweeps of a store, and two counts; that one is at least so many times longer than the count.
+/// The pause between two sweeps of a store, and two counts; that one is so many times longer than the count, up to a bound.
 const TENDING_PAUSE: Duration = Duration::from_secs(1);
 const COUNT_SHARE: u32 = 50;
+const COUNT_PAUSE: Duration = Duration::from_mins(1);
 /// How often a Redis that is not there yet is asked what it does when its memory is full.
 const POLICY_PAUSE: Duration = Duration::from_secs(5);
 
@@ -167,7 +168,7 @@ async fn count(name: &'static str, tended: Tended, metrics: Arc<Metrics>) {
             Ok(records) => records.iter().for_each(|records| metrics.records(&records.scope, records.state, records.count)),
             Err(error) => tracing::debug!(store = name, error = format!("{:#}", anyhow::Error::new(error)), "not counted"),
         }
-        tokio::time::sleep((began.elapsed() * COUNT_SHARE).max(TENDING_PAUSE)).await;
+        tokio::time::sleep((began.elapsed() * COUNT_SHARE).clamp(TENDING_PAUSE, COUNT_PAUSE)).await;
     }
 }
 
