@@ -165,7 +165,10 @@ async fn a_hundred_lost_answers_are_a_hundred_calls_whoever_asks_again(store: &'
     }
     let each = tally(stage.genesys.api.requests().into_iter().map(|call| call.body));
     assert_eq!((each.len(), each.values().max()), (KEYS + 20, Some(&1)));
-    has_records(&service, EXECUTE, [("leased", 0), ("done", 20), ("unknown", KEYS as u64)]).await;
+    // By one that has had nothing to do: a count that had to wait is not made again soon.
+    let idle = if store == "memory" { None } else { Some(stage.service(&[]).await) };
+    let records = [("leased", 0), ("done", 20), ("unknown", KEYS as u64)];
+    has_records(idle.as_ref().unwrap_or(&service), EXECUTE, records).await;
     assert_eq!((outcomes(&service, "first").await, outcomes(&service, "unknown").await), (KEYS as u64 + 20, KEYS as u64));
     let warnings: Vec<_> = service.log().into_iter().filter(|line| line["level"] == "WARN" && line["key"].is_string()).collect();
     let keys: BTreeSet<_> = warnings.iter().map(|line| line["key"].as_str().unwrap()).collect();
@@ -190,7 +193,7 @@ async fn an_unknown_outcome_is_held_until_keep_is_over(store: &'static str) {
     .await;
     assert!(began.elapsed() >= Duration::from_secs(3), "forgotten after {:?}", began.elapsed());
     assert_eq!((again.replayed(), stage.genesys.api.started()), (false, 2));
-    has_records(&service, EXECUTE, [("leased", 0), ("done", 1), ("unknown", 0)]).await;
+    has_records(&service, EXECUTE, [("leased", 0), ("done", 0), ("unknown", 0)]).await;
 }
 
 async fn a_caller_that_hangs_up_changes_nothing(store: &'static str) {

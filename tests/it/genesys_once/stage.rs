@@ -35,6 +35,8 @@ impl Stage {
 
     pub(super) fn setup(&self, members: &[(&str, &str)]) -> Setup {
         let setup = Setup::on(&self.database).genesys(&self.genesys).member("STORE", self.store).members(members);
+        // A machine that is slow is not what these tests are about.
+        let setup = setup.patient().set("CXDA_IDEMPOTENCY__TIMEOUT", "15s");
         match &self.redis {
             Some(redis) => setup.set("CXDA_IDEMPOTENCY__REDIS_URL", redis.url()),
             None => setup,
