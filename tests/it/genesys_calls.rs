@@ -304,6 +304,24 @@ async fn it_is_signed_as_the_settings_say() {
 }
 
 #[tokio::test]
+async fn whoever_sees_a_signed_name_go_by_cannot_change_it_and_start_up_warns_where_it_is_not_signed() {
+    let scene = Scene::new().await;
+    let path = EXECUTE.replace("{action_id}", ACTION);
+    let setup = Setup::on(&scene.database).genesys(&scene.genesys).member("STORE", "memory");
+    let service = setup.file("[genesys]\nsigned_headers = ['Idempotency-Key']\n").start().await;
+    let signature = sign("order-1.{}");
+    let named = |name| [("X-CXone-Signature", signature.as_str()), ("Idempotency-Key", name)];
+    assert_eq!(service.post_to(&path, &named("order-1"), "{}").await.status, 200);
+    for other in ["order-2", "order-1.", "1"] {
+        service.post_to(&path, &named(other), "{}").await.problem(401, "invalid_signature");
+    }
+    service.post_to(&path, &named("order-1")[..1], "{}").await.problem(401, "invalid_signature");
+    assert_eq!(scene.genesys.api.started(), 1);
+    let warned = |service: &crate::support::Service| service.log().iter().any(|line| line["header"] == "Idempotency-Key");
+    assert_eq!((warned(&scene.service), warned(&service)), (true, false));
+}
+
+#[tokio::test]
 async fn a_key_executes_where_it_is_named_or_else_where_it_is_not_for_certain_tenants() {
     let secret = |id: &str| format!("the secret of {id}, at least 32 bytes long");
     let keys = format!(
