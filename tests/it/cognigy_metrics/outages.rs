@@ -153,6 +153,8 @@ async fn webhooks_are_answered_while_cognigy_says_nothing() {
 async fn what_is_left_at_sigterm_is_sent_before_the_service_goes() {
     let stage = Stage::logged_in(&[("COGNIGY__METRICS__TIMEOUT", "30s")]).await;
     stage.cognigy.upstream.hold();
+    // So slow that they are not all sent while everything else goes down.
+    stage.cognigy.upstream.answer(Answer::new(200).after(Duration::from_secs(1)));
     stage.webhooks(30).await;
     stage.upstream.hold();
     let last = tokio::spawn(send(stage.service.hook(FORWARD, "last", "{}")));
