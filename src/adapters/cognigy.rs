@@ -1,7 +1,7 @@
 //! Metrics for Cognigy: a bounded queue, and one sender behind everybody's back.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -226,7 +226,7 @@ impl Sender {
 
     /// One call; with a new token once more, where the one at hand was refused. Gives a pause where that is asked for.
     async fn call(&self, datum: &Datum) -> anyhow::Result<Result<Fate, Duration>> {
-        let mut renewed = false;
+        let renewed = AtomicBool::new(false);
         loop {
             let token = self.tokens.current().await.context("log in")?;
             let post = self.outbound.post(self.url.clone());
@@ -235,9 +235,7 @@ impl Sender {
             let (status, pause) = (response.status(), retry_after(response.headers()).unwrap_or_default());
             // Read to its end, so that the connection can be used again.
             let _unread = body(response, MAX_ANSWER).await;
-            if status != StatusCode::UNAUTHORIZED {
-                token.has_worked();
-            } else if self.tokens.drop_token(&token) && !std::mem::replace(&mut renewed, true) {
+            if self.tokens.call_again(&token, status, &renewed) {
                 continue;
             }
             return match status {

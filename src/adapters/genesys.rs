@@ -1,7 +1,7 @@
 //! Data actions of Genesys Cloud: `POST …/actions/{id}/execute` with an OAuth client's token.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -123,9 +123,7 @@ impl Genesys {
                 .header("X-Request-Id", call.request_id.as_str())
                 .body(call.input.clone());
             let response = self.guarded(self.outbound.send(post)).await?;
-            if response.status() != StatusCode::UNAUTHORIZED {
-                token.has_worked();
-            } else if !renewed.swap(true, Ordering::Relaxed) && self.tokens.drop_token(&token) {
+            if self.tokens.call_again(&token, response.status(), renewed) {
                 intent.refused();
                 continue;
             }

@@ -94,13 +94,6 @@ pub(super) struct Token {
     worked: AtomicBool,
 }
 
-impl Token {
-    /// A call with it was not refused.
-    pub(super) fn has_worked(&self) {
-        self.worked.store(true, Ordering::Relaxed);
-    }
-}
-
 /// How a login ends for all who wait for it: with a token, or with the words that say why not.
 type Flight = Shared<BoxFuture<'static, Result<Arc<Token>, String>>>;
 
@@ -156,9 +149,18 @@ impl Tokens {
         flight.await.map_err(anyhow::Error::msg)
     }
 
+    /// Whether a call is to be made again, with another token, for this one was refused; once at most, which `renewed` tells.
+    pub(super) fn call_again(&self, token: &Arc<Token>, status: StatusCode, renewed: &AtomicBool) -> bool {
+        if status != StatusCode::UNAUTHORIZED {
+            token.worked.store(true, Ordering::Relaxed);
+            return false;
+        }
+        !renewed.swap(true, Ordering::Relaxed) && self.drop_token(token)
+    }
+
     /// Uses this token no more: it was refused. Somebody else may have dropped it already, and have a new one. False: one new
     /// token after the other is refused, and another one would not help.
-    pub(super) fn drop_token(&self, refused: &Arc<Token>) -> bool {
+    fn drop_token(&self, refused: &Arc<Token>) -> bool {
         let mut state = self.0.state();
         if !state.held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.token, refused)) {
             return true;
