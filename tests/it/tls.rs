@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Database, Outcome, Redis, Setup, Tool, scratch_file, wait_until};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn pem_file(authority: &Authority) -> PathBuf {
+pub(crate) fn pem_file(authority: &Authority) -> PathBuf {
     scratch_file(authority.pem())
 }
 

@@ -2,33 +2,21 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::{Database, Scene, Setup, scratch_file};
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
+use crate::support::{Database, Scene, Setup};
+use crate::tls::{Authority, authority, pem_file};
 
 /// Serves as the answer of a login and of an execution alike.
 const ANSWER: &str = r#"{"access_token":"token-1","token_type":"bearer","expires_in":3600}"#;
 /// How the bodies of both end.
 const ENDS: [&[u8]; 2] = [b"client_credentials", b"{}"];
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-fn pem_file(authority: &Authority) -> PathBuf {
-    scratch_file(authority.pem())
-}
 
 /// Genesys and its login in one, on a port that is open until the run ends.
 fn genesys(authority: &Authority, name: &str) -> u16 {
