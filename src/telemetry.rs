@@ -1,6 +1,8 @@
 //! Log lines: on standard output for services, in JSON for machines or pretty for people; on standard error for commands,
 //! whose output is their answer.
 
+mod json;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::Subscriber;
 
@@ -8,7 +10,7 @@ use tracing_subscriber::fmt::Subscriber;
 pub fn start(json: bool, filter: &str) -> bool {
     let filter = EnvFilter::new(filter);
     if json {
-        let lines = Subscriber::builder().json().flatten_event(true).with_span_list(false).with_target(false);
+        let lines = Subscriber::builder().event_format(json::Lines).fmt_fields(json::Members);
         tracing::subscriber::set_global_default(lines.with_env_filter(filter).finish()).is_ok()
     } else {
         let lines = Subscriber::builder().compact().with_target(false);

@@ -23,10 +23,25 @@ pub enum InvalidBatch {
 }
 
 impl CustomerBatch {
+    const FEW: usize = 16;
+
     /// Collapses duplicates first, then holds the rest to `1..=max`.
     pub fn new(ids: impl IntoIterator<Item = CustomerId>, max: usize) -> Result<Self, InvalidBatch> {
-        let mut seen = HashSet::new();
-        let unique: Vec<_> = ids.into_iter().filter(|id| seen.insert(*id)).collect();
+        let mut unique: Vec<_> = ids.into_iter().collect();
+        // Of a few, a look at each pair is quicker than a hash of each.
+        if unique.len() <= Self::FEW {
+            let mut kept = 0;
+            for at in 0..unique.len() {
+                if !unique[..kept].contains(&unique[at]) {
+                    unique.swap(kept, at);
+                    kept += 1;
+                }
+            }
+            unique.truncate(kept);
+        } else {
+            let mut seen = HashSet::with_capacity(unique.len());
+            unique.retain(|id| seen.insert(*id));
+        }
         match unique.len() {
             0 => Err(InvalidBatch::Empty),
             n if n > max => Err(InvalidBatch::TooMany { max }),
@@ -37,6 +52,11 @@ impl CustomerBatch {
     /// The ids in the order asked for.
     pub fn ids(&self) -> &[CustomerId] {
         &self.0
+    }
+
+    /// The same, to be kept.
+    pub fn into_ids(self) -> Vec<CustomerId> {
+        self.0
     }
 }
 

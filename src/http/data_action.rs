@@ -34,7 +34,7 @@ pub(super) async fn answer(
     bounds: &Bounds,
     signed: Signed<Body>,
     request_id: RequestId,
-) -> Result<(&'static str, String), ApiError> {
+) -> Result<(&'static str, Vec<u8>), ApiError> {
     let Signed { key_id, value: Body { tenant, batch, contact_id } } = signed;
     let found = lookup.run(LookupRequest { tenant, batch, action: ACTION, key_id, request_id, contact_id }).await?;
     let cache = match found.cache {

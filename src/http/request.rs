@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
@@ -21,44 +22,52 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where a caller's own id for the request may stand, the first well-formed one taken.
 const CALLER_IDS: [&str; 3] = ["x-request-id", "x-correlation-id", "inin-correlation-id"];
 
-/// What is found out about a request on its way, for its log line.
-#[derive(Clone, Default)]
+/// What is found out about a request on its way, for its answer and its log line. One for each request: every value of its own
+/// among a request's extensions is an allocation.
 pub(super) struct Notes {
+    began: Instant,
+    id: RequestId,
     pub(super) tenant: Option<TenantId>,
     pub(super) cache: Option<&'static str>,
     /// Whether this answer is an earlier one's.
     pub(super) replayed: Option<bool>,
     /// Whether the route is one of the settings'.
     pub(super) webhook: bool,
+    /// What a failure leaves behind, once its response is a document.
+    failure: Option<Failure>,
 }
 
-#[derive(Clone, Copy)]
-struct Began(Instant);
+struct Failure {
+    code: &'static str,
+    cause: Option<String>,
+}
+
+impl Notes {
+    fn new(headers: &HeaderMap) -> Self {
+        let named = |name: &&str| headers.get(*name).and_then(|value| RequestId::parse(value.to_str().ok()?));
+        let id = CALLER_IDS.iter().find_map(named).unwrap_or_else(RequestId::generate);
+        Self { began: Instant::now(), id, tenant: None, cache: None, replayed: None, webhook: false, failure: None }
+    }
+}
 
 /// The id given to this request.
 pub(super) fn request_id(request: &HttpRequest) -> RequestId {
-    request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::generate)
+    request.extensions().get::<Notes>().map_or_else(RequestId::generate, |notes| notes.id.clone())
 }
 
 /// Adds to the request's notes.
 pub(super) fn note(request: &HttpRequest, change: impl FnOnce(&mut Notes)) {
-    let mut extensions = request.extensions_mut();
-    let mut notes = extensions.remove::<Notes>().unwrap_or_default();
-    change(&mut notes);
-    extensions.insert(notes);
-}
-
-fn identify(headers: &HeaderMap) -> RequestId {
-    let named = |name: &&str| headers.get(*name).and_then(|value| RequestId::parse(value.to_str().ok()?));
-    CALLER_IDS.iter().find_map(named).unwrap_or_else(RequestId::generate)
+    if let Some(notes) = request.extensions_mut().get_mut() {
+        change(notes);
+    }
 }
 
 /// Every answer leaves through here: with its id, and as a problem document where it is a failure.
 pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
-    // The span has made the id already, where there is a span; the admin listener has none.
-    if request.extensions().get::<RequestId>().is_none() {
-        let id = identify(request.headers());
-        request.extensions_mut().insert(id);
+    // The span has made the notes already, where there is a span; the admin listener has none.
+    if !request.extensions().contains::<Notes>() {
+        let notes = Notes::new(request.headers());
+        request.extensions_mut().insert(notes);
     }
     let response = next.call(request).await?.map_into_boxed_body();
     let id = request_id(response.request());
@@ -67,7 +76,8 @@ pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody 
             let unforeseen = ApiError::Internal(None);
             let error = error.as_error().unwrap_or(&unforeseen);
             let cause = error.cause().map(describe);
-            response.request().extensions_mut().insert(Outcome { code: error.code(), cause });
+            let failure = Some(Failure { code: error.code(), cause });
+            note(response.request(), |notes| notes.failure = failure);
             let document = error.response(&id);
             response.into_response(document)
         }
@@ -77,12 +87,6 @@ pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody 
         response.headers_mut().insert(REQUEST_ID, value);
     }
     Ok(response)
-}
-
-/// What a failure leaves behind for the log line, once its response is a document.
-struct Outcome {
-    code: &'static str,
-    cause: Option<String>,
 }
 
 /// The error and its causes in one line.
@@ -95,48 +99,45 @@ pub struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
-        let id = identify(request.headers());
-        let span = tracing::info_span!("request", request_id = id.as_str());
-        let mut extensions = request.extensions_mut();
-        extensions.insert(Began(Instant::now()));
-        extensions.insert(id);
+        let notes = Notes::new(request.headers());
+        let span = tracing::info_span!("request", request_id = notes.id.as_str());
+        request.extensions_mut().insert(notes);
         span
     }
 
     fn on_request_end<B: MessageBody>(_: Span, outcome: &Result<ServiceResponse<B>, Error>) {
         match outcome {
-            Ok(response) => finished(response.request(), response.status().as_u16()),
+            Ok(response) => finished(response.request(), response.status()),
             Err(error) => tracing::error!(error = error.to_string(), "request failed in the middle of the stack"),
         }
     }
 }
 
-fn finished(request: &HttpRequest, status: u16) {
+fn finished(request: &HttpRequest, status: StatusCode) {
     let extensions = request.extensions();
-    let took = extensions.get::<Began>().map(|began| began.0.elapsed()).unwrap_or_default();
-    let notes = extensions.get::<Notes>().cloned().unwrap_or_default();
-    let outcome = extensions.get::<Outcome>();
+    let Some(notes) = extensions.get::<Notes>() else { return };
+    let took = notes.began.elapsed();
     let route = request.match_pattern().filter(|pattern| !pattern.is_empty()).unwrap_or_else(|| "unmatched".to_owned());
     let method = known_method(request);
     if let Some(metrics) = request.app_data::<Data<Metrics>>() {
-        metrics.answered(&route, method, status, took);
+        metrics.answered(&route, method, status.as_str(), took);
     }
     if let Some(sink) = request.app_data::<Data<dyn MetricSink>>().filter(|_| notes.webhook) {
-        sink.push(Datum { latency: took, success: status < 400, replayed: notes.replayed == Some(true) });
+        sink.push(Datum { latency: took, success: status.as_u16() < 400, replayed: notes.replayed == Some(true) });
     }
     tracing::info!(
         parent: None, // the line says all that the span would add
-        request_id = extensions.get::<RequestId>().map(RequestId::as_str),
+        request_id = notes.id.as_str(),
         trace_id = trace_id(request.headers()),
         method,
         route,
-        status,
-        outcome = outcome.map_or("ok", |outcome| outcome.code),
+        status = status.as_u16(),
+        outcome = notes.failure.as_ref().map_or("ok", |failure| failure.code),
         tenant = notes.tenant.as_ref().map(TenantId::as_str),
         cache = notes.cache,
         replayed = notes.replayed,
         duration_ms = took.as_secs_f64() * 1e3,
-        error = outcome.and_then(|outcome| outcome.cause.as_deref()),
+        error = notes.failure.as_ref().and_then(|failure| failure.cause.as_deref()),
         "request"
     );
 }

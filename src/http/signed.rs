@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
@@ -54,7 +55,7 @@ async fn prove(request: &HttpRequest, payload: Payload) -> Result<(&SigningKey, 
 /// A request whose signature is right and whose key may speak for the tenant that it names.
 pub(super) struct Signed<T> {
     /// The key that signed.
-    pub(super) key_id: String,
+    pub(super) key_id: Arc<str>,
     /// What was signed.
     pub(super) value: T,
 }
@@ -89,7 +90,7 @@ impl<T: SignedBody> Signed<T> {
         if !key.allows(value.tenant()) {
             return Err(ApiError::TenantNotAllowed);
         }
-        Ok(Self { key_id: key.id().to_owned(), value })
+        Ok(Self { key_id: key.shared_id(), value })
     }
 }
 
@@ -105,15 +106,23 @@ pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds:
         return Err(ApiError::BodyTooLarge);
     }
     let arrive = async {
-        let mut body = BytesMut::with_capacity(announced);
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| ApiError::InvalidJson)?;
-            if body.len() + chunk.len() > bounds.max_body_bytes {
-                return Err(ApiError::BodyTooLarge);
+        let mut next = async || payload.next().await.transpose().map_err(|_| ApiError::InvalidJson);
+        // Most bodies come in one piece, and need no copy.
+        let first = next().await?.unwrap_or_default();
+        let mut length = first.len();
+        let mut body = BytesMut::new();
+        while length <= bounds.max_body_bytes {
+            let Some(chunk) = next().await? else {
+                return Ok(if body.is_empty() { first } else { body.freeze() });
+            };
+            if body.is_empty() {
+                body.reserve(announced.max(length + chunk.len()));
+                body.extend_from_slice(&first);
             }
+            length += chunk.len();
             body.extend_from_slice(&chunk);
         }
-        Ok(body.freeze())
+        Err(ApiError::BodyTooLarge)
     };
     tokio::time::timeout(bounds.body_timeout, arrive).await.unwrap_or(Err(ApiError::RequestTimeout))
 }

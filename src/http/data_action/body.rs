@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_path_to_error::Segment;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
 use crate::domain::canonical::pointer;
@@ -34,12 +35,13 @@ pub(in crate::http) struct Body {
 
 /// The body as it is spelled. Members that are not there are found by `validator`, together with whatever else is wrong.
 #[derive(Deserialize, Validate)]
-struct Spelled {
+struct Spelled<'a> {
+    #[serde(borrow)]
     #[validate(required)]
-    action: Option<String>,
-    #[serde(default, deserialize_with = "object")]
+    action: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "object")]
     #[validate(required, nested)]
-    input: Option<Input>,
+    input: Option<Input<'a>>,
     #[serde(default)]
     #[validate(custom(function = "context_fits"))]
     context: Option<Context>,
@@ -47,18 +49,17 @@ struct Spelled {
 
 #[derive(Deserialize, Serialize, Validate)]
 #[serde(deny_unknown_fields)]
-struct Input {
+struct Input<'a> {
     #[validate(required, nested)]
     customer_ids: Option<Ids>,
+    #[serde(borrow)]
     #[validate(required, custom(function = "tenant_is_one"))]
-    tenant_id: Option<String>,
+    tenant_id: Option<Cow<'a, str>>,
 }
 
 impl SignedBody for Body {
     fn parse(body: &[u8], bounds: &Bounds) -> Result<Self, ApiError> {
-        // First whether it is JSON at all, to the last byte: the types below stop at the first thing they do not expect.
         let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
-        serde_json::from_str::<de::IgnoredAny>(text).map_err(|_| ApiError::InvalidJson)?;
         let spelled = spelled(text)?;
         if spelled.action.as_ref().is_some_and(|action| action != ACTION) {
             return Err(ApiError::UnknownAction);
@@ -66,13 +67,10 @@ impl SignedBody for Body {
         spelled.validate().map_err(|errors| ApiError::invalid_input(flatten(&errors)))?;
         let input = spelled.input.ok_or(ApiError::Internal(None))?;
         let ids = input.customer_ids.unwrap_or_default().0;
-        let batch =
-            CustomerBatch::new(ids.into_iter().filter_map(|id| CustomerId::parse(&id.0)), bounds.max_batch).map_err(
-                |error| match error {
-                    InvalidBatch::Empty => one("/input/customer_ids", "too_few", error),
-                    InvalidBatch::TooMany { .. } => one("/input/customer_ids", "too_many", error),
-                },
-            )?;
+        let batch = CustomerBatch::new(ids.into_iter().flatten(), bounds.max_batch).map_err(|error| match error {
+            InvalidBatch::Empty => one("/input/customer_ids", "too_few", error),
+            InvalidBatch::TooMany { .. } => one("/input/customer_ids", "too_many", error),
+        })?;
         let tenant = input.tenant_id.unwrap_or_default().parse().map_err(|error| one("/input/tenant_id", "invalid_tenant", error))?;
         let contact_id = spelled.context.and_then(|mut context| context.0.remove(CONTACT_ID).flatten());
         Ok(Self { tenant, batch, contact_id })
@@ -87,22 +85,32 @@ fn one(pointer: &str, code: &'static str, detail: impl fmt::Display) -> ApiError
     ApiError::invalid_input(vec![FieldError { pointer: pointer.to_owned(), code, detail: detail.to_string() }])
 }
 
-/// Reads the types; where one is not as expected, tells where.
-fn spelled(text: &str) -> Result<Spelled, ApiError> {
+/// Reads the types. Where that fails, it is read again to tell why: to keep track of the place costs as much as to read.
+fn spelled(text: &str) -> Result<Spelled<'_>, ApiError> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    match object(&mut json).and_then(|spelled| json.end().map(|()| spelled)) {
+        Ok(Some(spelled)) => Ok(spelled),
+        Ok(None) | Err(_) => Err(misspelled(text)),
+    }
+}
+
+/// Whether it is no JSON at all, or where a type is not as expected.
+fn misspelled(text: &str) -> ApiError {
+    // To the last byte: the types stop at the first thing they do not expect.
+    if serde_json::from_str::<de::IgnoredAny>(text).is_err() {
+        return ApiError::InvalidJson;
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-    let spelled = object::<Spelled, _>(tracked).ok().flatten();
-    spelled.ok_or_else(|| {
-        use serde_path_to_error::Segment;
-        let name = |segment: &Segment| match segment {
-            Segment::Seq { index } => Some(index.to_string()),
-            Segment::Map { key } => Some(key.clone()),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        };
-        let names: Vec<_> = track.path().iter().filter_map(name).collect();
-        one(&pointer(names.iter().map(String::as_str)), "unexpected", "is of another type than expected, named twice, or not known here")
-    })
+    let _known_to_fail = object::<Spelled<'_>, _>(tracked);
+    let name = |segment: &Segment| match segment {
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    };
+    let names: Vec<_> = track.path().iter().filter_map(name).collect();
+    one(&pointer(names.iter().map(String::as_str)), "unexpected", "is of another type than expected, named twice, or not known here")
 }
 
 /// An object, or null. serde's derived types take an array for an object, member by member.
@@ -126,12 +134,9 @@ fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Re
     deserializer.deserialize_any(Object(std::marker::PhantomData))
 }
 
-/// The ids as they are spelled: a list, or one string with commas, since an input of Genesys cannot be a list.
+/// The ids, `None` for one that names nobody: of a list, or of one string with commas, since an input of Genesys cannot be a list.
 #[derive(Default, Serialize)]
-struct Ids(Vec<Id>);
-
-#[derive(Serialize)]
-struct Id(String);
+struct Ids(Vec<Option<CustomerId>>);
 
 impl<'de> Deserialize<'de> for Ids {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -144,16 +149,16 @@ impl<'de> Deserialize<'de> for Ids {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Ids, A::Error> {
-                let mut ids = Vec::new();
+                let mut ids = Vec::with_capacity(16);
                 while let Some(id) = items.next_element::<Cow<'de, str>>()? {
-                    ids.push(Id(id.into_owned()));
+                    ids.push(CustomerId::parse(&id));
                 }
                 Ok(Ids(ids))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Ids, E> {
                 // A comma too many is what a template leaves where an input was empty.
-                Ok(Ids(text.split(',').map(str::trim).filter(|id| !id.is_empty()).map(|id| Id(id.to_owned())).collect()))
+                Ok(Ids(text.split(',').map(str::trim).filter(|id| !id.is_empty()).map(CustomerId::parse).collect()))
             }
         }
         deserializer.deserialize_any(List)
@@ -163,12 +168,13 @@ impl<'de> Deserialize<'de> for Ids {
 impl Validate for Ids {
     /// Complains about each id that names nobody, by its place.
     fn validate(&self) -> Result<(), ValidationErrors> {
-        let complaint = |id: &Id| {
+        let complaint = || {
             let mut errors = ValidationErrors::new();
             errors.add("", ValidationError::new("invalid_uuid").with_message("is not a UUID, or the nil UUID".into()));
-            CustomerId::parse(&id.0).is_none().then(|| Box::new(errors))
+            Box::new(errors)
         };
-        let complaints: BTreeMap<_, _> = self.0.iter().enumerate().filter_map(|(at, id)| Some((at, complaint(id)?))).collect();
+        let nobody = self.0.iter().enumerate().filter(|(_, id)| id.is_none());
+        let complaints: BTreeMap<_, _> = nobody.map(|(at, _)| (at, complaint())).collect();
         if complaints.is_empty() {
             return Ok(());
         }
