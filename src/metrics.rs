@@ -4,10 +4,15 @@ use std::collections::HashSet;
 use std::sync::RwLock;
 use std::time::Duration;
 
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// From a fast read in memory to a caller's patience, in seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// How many go together, by powers of two.
+const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// All metrics of one service.
 pub struct Metrics {
@@ -32,6 +37,13 @@ pub struct Metrics {
     calls_again: IntCounterVec,
     cognigy: IntCounterVec,
     cognigy_queued: IntGauge,
+    lookups_waiting: IntGauge,
+    shared_size: Histogram,
+    shared_wait: Histogram,
+    taken_apart: IntCounter,
+    listener_up: IntGauge,
+    notification_lag: Histogram,
+    invalidations: IntCounterVec,
     tenants: Tenants,
 }
 
@@ -155,11 +167,19 @@ impl Metrics {
             let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
-        let audit_default_partition =
-            IntGauge::new("cxone_dataaction_audit_default_partition_used", "1 where audit rows have fallen into the default partition")?;
-        registry.register(Box::new(audit_default_partition.clone()))?;
-        let cognigy_queued = IntGauge::new("cognigy_metrics_queued", "Data for Cognigy that wait to be sent")?;
-        registry.register(Box::new(cognigy_queued.clone()))?;
+        let single_gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let single_histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let taken_apart = IntCounter::new(
+            "cxone_dataaction_shared_transactions_taken_apart_total",
+            "Shared transactions that failed, so that their members were tried one by one",
+        )?;
+        registry.register(Box::new(taken_apart.clone()))?;
         let build = gauge("cxone_dataaction_build_info", "The running version", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
@@ -194,7 +214,29 @@ impl Metrics {
             )?,
             calls_again: counter("outbound_retries_total", "Calls to other services that were made again", &["dependency"])?,
             cognigy: counter("cognigy_metrics_total", "Data for Cognigy, by what became of them", &["result"])?,
-            cognigy_queued,
+            cognigy_queued: single_gauge("cognigy_metrics_queued", "Data for Cognigy that wait to be sent")?,
+            lookups_waiting: single_gauge(
+                "cxone_dataaction_lookups_waiting",
+                "Lookups and audit entries of cached answers that wait for a transaction",
+            )?,
+            shared_size: single_histogram(
+                "cxone_dataaction_shared_transaction_size",
+                "Lookups and audit entries of cached answers in one transaction",
+                &SIZES,
+            )?,
+            shared_wait: single_histogram(
+                "cxone_dataaction_shared_transaction_wait_seconds",
+                "Time from a lookup's or an entry's arrival until its transaction begins",
+                &BUCKETS,
+            )?,
+            taken_apart,
+            listener_up: single_gauge("cxone_dataaction_cache_listener_up", "1 while changes of customers are heard of")?,
+            notification_lag: single_histogram(
+                "cxone_dataaction_cache_notification_lag_seconds",
+                "Time that a notification takes through the database, by one that is sent for that",
+                &BUCKETS,
+            )?,
+            invalidations: counter("cxone_dataaction_cache_invalidations_total", "Changes that were heard of", &["scope"])?,
             requests: counter("http_requests_total", "Requests answered", &["route", "method", "status"])?,
             request_duration: histogram(
                 "http_request_duration_seconds",
@@ -202,7 +244,10 @@ impl Metrics {
                 &["route", "method", "status"],
             )?,
             pool_connections: gauge("cxone_dataaction_pool_connections", "Postgres connections of this process", &["state"])?,
-            audit_default_partition,
+            audit_default_partition: single_gauge(
+                "cxone_dataaction_audit_default_partition_used",
+                "1 where audit rows have fallen into the default partition",
+            )?,
             tenants: Tenants { max: max_tenants, named: RwLock::default() },
             registry,
         })
@@ -224,6 +269,38 @@ impl Metrics {
     /// A transaction that had begun was not committed.
     pub fn rolled_back(&self, tenant: &str, reason: Rollback) {
         self.tenants.labelled(tenant, |label| self.rollbacks.with_label_values(&[label, reason.as_str()]).inc());
+    }
+
+    /// So many wait for a transaction.
+    pub fn lookups_waiting(&self, lookups: usize) {
+        self.lookups_waiting.set(i64::try_from(lookups).unwrap_or(i64::MAX));
+    }
+
+    /// A transaction of these begins; each has waited for so long.
+    pub fn shared(&self, waits: impl ExactSizeIterator<Item = Duration>) {
+        #[expect(clippy::cast_precision_loss, reason = "a small count")]
+        self.shared_size.observe(waits.len() as f64);
+        waits.for_each(|wait| self.shared_wait.observe(wait.as_secs_f64()));
+    }
+
+    /// A shared transaction failed.
+    pub fn taken_apart(&self) {
+        self.taken_apart.inc();
+    }
+
+    /// Whether changes are heard of.
+    pub fn listening(&self, up: bool) {
+        self.listener_up.set(i64::from(up));
+    }
+
+    /// A notification took so long.
+    pub fn notified(&self, lag: Duration) {
+        self.notification_lag.observe(lag.as_secs_f64());
+    }
+
+    /// So many customers, tenants, or all, have changed.
+    pub fn invalidated(&self, scope: &'static str, changes: usize) {
+        self.invalidations.with_label_values(&[scope]).inc_by(changes as u64);
     }
 
     /// What a tier knew of `customers` customers.
@@ -298,9 +375,8 @@ impl Metrics {
     }
 
     /// One request answered.
-    pub fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
-        let status = status.to_string();
-        let labels = [route, method, status.as_str()];
+    pub fn answered(&self, route: &str, method: &str, status: &str, took: Duration) {
+        let labels = [route, method, status];
         self.requests.with_label_values(&labels).inc();
         self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
     }

@@ -1,6 +1,7 @@
 //! Puts the service together, mounts its routes, and takes it down again without losing a request. The only file that knows
 //! every part.
 
+mod caching;
 mod keys;
 mod outbound;
 pub mod unresolved;
@@ -15,21 +16,19 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use anyhow::Context;
 use futures_util::future::join;
-use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 
 use crate::adapters::cognigy::Cognigy;
-use crate::adapters::guard::GuardSettings;
-use crate::adapters::memory::{LocalCache, MemoryStore};
+use crate::adapters::memory::MemoryStore;
 use crate::adapters::postgres::PostgresStore;
 use crate::adapters::postgres::connect::Connector;
-use crate::adapters::redis::RedisCache;
-use crate::app::lookup::{Limits, Lookup, Tiers};
+use crate::app::lookup::{Limits, Lookup};
 use crate::app::once::Works;
-use crate::app::ports::{Cache, CustomerStore, MetricSink};
+use crate::app::ports::{CustomerStore, MetricSink};
 use crate::config::Config;
 use crate::http::{self, Bounds, Health, Ops, Services};
 use crate::metrics::Metrics;
+use caching::Caching;
 use keys::{Stores, Tending};
 
 /// A connection that says nothing is closed after this: longer than the 60 s after which proxies give theirs up, so that
@@ -65,6 +64,7 @@ pub struct Running {
     cognigy: Option<Arc<Cognigy>>,
     health: Arc<Health>,
     postgres: Option<Arc<PostgresStore>>,
+    caching: Caching,
     keeper: Option<JoinHandle<()>>,
     drain_delay: Duration,
     grace: Duration,
@@ -72,11 +72,11 @@ pub struct Running {
 
 /// Starts everything and returns once both listeners are bound. Must be called on the main runtime, which has to outlive
 /// what it starts.
-pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
+pub async fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
     let metrics = Arc::new(Metrics::new(config.metrics.max_tenants)?);
-    let connector = if let Storage::Postgres(connector) = &storage { Some(&**connector) } else { None };
+    let connector = if let Storage::Postgres(connector) = &storage { Some(Connector::clone(connector)) } else { None };
     let works = Arc::new(Works::new(config.http.max_in_flight));
-    let mut stores = Stores::new(config, connector, &metrics);
+    let mut stores = Stores::new(config, connector.as_ref(), &metrics);
     let data_actions = outbound::data_actions(config, &mut stores, &works, &metrics)?;
     let execute = data_actions.as_ref().map(|actions| &actions.execute);
     let webhooks = webhooks::build(config, &mut stores, &works, execute, &metrics)?;
@@ -91,7 +91,7 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
             store
         }
     };
-    let tiers = tiers(config, &metrics)?;
+    let caching = Caching::start(config, connector.as_ref(), &metrics).await?;
     let limits = Limits {
         deadline: config.lookup.deadline,
         max_in_flight: config.http.max_in_flight,
@@ -99,8 +99,8 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
         ttl: config.cache.ttl,
         absent_ttl: config.cache.absent_ttl,
     };
-    let lookup = Arc::new(Lookup::new(Arc::clone(&store), tiers.clone(), Arc::clone(&metrics), limits));
-    let health = Arc::new(Health { store, cache: tiers.shared, keys: keys.redis.clone(), draining: AtomicBool::new(false) });
+    let lookup = Arc::new(Lookup::new(Arc::clone(&store), Arc::clone(&caching.cache), Arc::clone(&metrics), limits));
+    let health = Arc::new(Health { store, cache: caching.shared.clone(), keys: keys.redis.clone(), draining: AtomicBool::new(false) });
     let services = Services {
         lookup: Arc::clone(&lookup),
         keys: config.signing.keys.clone(),
@@ -116,8 +116,8 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
         },
         metrics: Arc::clone(&metrics),
     };
-    let pool = postgres.clone();
-    let refresh = Arc::new(move || pool.iter().for_each(|pool| pool.observe_pool()));
+    let observed = postgres.clone();
+    let refresh = Arc::new(move || observed.iter().for_each(|store| store.observe()));
     let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh };
 
     let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))
@@ -152,6 +152,7 @@ pub fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
         cognigy,
         health,
         postgres,
+        caching,
         keeper,
         drain_delay: config.shutdown.drain_delay,
         grace: config.shutdown.grace,
@@ -201,6 +202,7 @@ impl Running {
         if let Some(cognigy) = &self.cognigy {
             cognigy.close();
         }
+        self.caching.close();
         if let Some(keeper) = &self.keeper {
             keeper.abort();
         }
@@ -214,29 +216,6 @@ impl Running {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-fn tiers(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Tiers> {
-    let settings = &config.cache;
-    if settings.ttl.is_zero() {
-        return Ok(Tiers::default());
-    }
-    let local = (settings.local_capacity > 0).then(|| Arc::new(LocalCache::new(settings.local_capacity)) as Arc<dyn Cache>);
-    let guard = GuardSettings {
-        deadline: settings.timeout,
-        failures: settings.breaker_failures,
-        open: settings.breaker_open,
-        probes: settings.breaker_probes,
-    };
-    let redis = &config.redis;
-    let shared = match &redis.url {
-        None => None,
-        Some(url) => {
-            let cache = RedisCache::new(url.expose_secret(), redis.ca_file.as_deref(), redis.connections, guard, Arc::clone(metrics))?;
-            Some(Arc::new(cache) as Arc<dyn Cache>)
-        }
-    };
-    Ok(Tiers { local, shared })
 }
 
 /// Keeps the audit log's partitions ready ahead of time.

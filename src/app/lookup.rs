@@ -1,6 +1,5 @@
 //! The batch lookup: cache first, then one transaction for the rest, and an audit row before any answer.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::ports::{Cache, Cached, CustomerStore, StoreError};
+use super::cache::{CustomerCache, Vantage};
+use super::ports::{Cached, CustomerStore, StoreError};
 use crate::domain::audit;
-use crate::domain::{AuditEntry, CustomerBatch, CustomerId, Known, RequestId, Source, TenantId};
+use crate::domain::{AuditEntry, CustomerBatch, CustomerDocument, CustomerId, Known, RequestId, Source, TenantId};
 use crate::metrics::Metrics;
 
 /// What is asked, by whom.
@@ -26,7 +26,7 @@ pub struct LookupRequest {
     /// The action that asked.
     pub action: &'static str,
     /// The key that signed.
-    pub key_id: String,
+    pub key_id: Arc<str>,
     /// The request's name.
     pub request_id: RequestId,
     /// The platform's contact.
@@ -83,19 +83,10 @@ pub struct Lookup {
 
 struct Shared {
     store: Arc<dyn CustomerStore>,
-    tiers: Tiers,
+    cache: Arc<CustomerCache>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     limits: Limits,
-}
-
-/// The cache: a tier in this process, which answers without waiting, before one that all instances share.
-#[derive(Clone, Default)]
-pub struct Tiers {
-    /// In this process.
-    pub local: Option<Arc<dyn Cache>>,
-    /// Shared by all instances.
-    pub shared: Option<Arc<dyn Cache>>,
 }
 
 /// The numbers that bound lookups.
@@ -114,23 +105,30 @@ pub struct Limits {
 }
 
 impl Lookup {
-    /// All work runs on the current runtime, so this must be called on the one whose threads outlive every connection.
-    pub fn new(store: Arc<dyn CustomerStore>, tiers: Tiers, metrics: Arc<Metrics>, limits: Limits) -> Self {
-        let shared = Shared { store, tiers, metrics, tasks: TaskTracker::new(), limits };
+    /// All work that waits for the network runs on the current runtime, so this must be called on the one whose threads outlive
+    /// every connection.
+    pub fn new(store: Arc<dyn CustomerStore>, cache: Arc<CustomerCache>, metrics: Arc<Metrics>, limits: Limits) -> Self {
+        let shared = Shared { store, cache, metrics, tasks: TaskTracker::new(), limits };
         Self { shared: Arc::new(shared), runtime: Handle::current(), slots: Arc::new(Semaphore::new(limits.max_in_flight)) }
     }
 
-    /// Looks up and audits. Goes on to its end when the caller hangs up: a future that is dropped half-way would leave a
-    /// connection in the middle of its answers.
+    /// Looks up and audits. An answer that is known in this process waits for nothing but its audit row. Everything else goes on
+    /// to its end when the caller hangs up: a future that is dropped half-way would cost a connection.
     pub async fn run(&self, request: LookupRequest) -> Result<LookupAnswer, LookupError> {
         if self.shared.tasks.is_closed() {
             return Err(LookupError::ShuttingDown);
         }
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| LookupError::Overloaded)?;
+        let deadline = Instant::now() + self.shared.limits.deadline;
+        let mut findings = Findings::new(request.batch.ids());
+        let vantage = self.shared.ask_near(&request, &mut findings);
+        if findings.cache_use() == CacheUse::Hit {
+            return self.shared.answer_from_cache(request, findings, deadline).await;
+        }
         let shared = Arc::clone(&self.shared);
         let work = async move {
             let _slot = slot;
-            shared.run(request).await
+            shared.run(request, findings, vantage, deadline).await
         };
         let task = self.runtime.spawn(self.shared.tasks.track_future(work.in_current_span()));
         task.await.unwrap_or(Err(LookupError::Panicked))
@@ -144,112 +142,109 @@ impl Lookup {
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>, request: LookupRequest) -> Result<LookupAnswer, LookupError> {
-        let deadline = Instant::now() + self.limits.deadline;
-        let mut findings = self.ask_caches(&request).await;
+    /// What this process did not know.
+    async fn run(
+        self: Arc<Self>,
+        request: LookupRequest,
+        mut findings: Findings,
+        vantage: Option<Vantage>,
+        deadline: Instant,
+    ) -> Result<LookupAnswer, LookupError> {
+        if let Some(vantage) = &vantage {
+            self.ask_far(&request.tenant, &mut findings, vantage).await;
+        }
         let cache = findings.cache_use();
-        let entry = |source| AuditEntry {
-            id: Uuid::now_v7(),
-            occurred_at: audit::now(),
-            tenant: request.tenant.clone(),
-            action: request.action,
-            source,
-            customer_ids: request.batch.ids().to_vec(),
-            key_id: request.key_id.clone(),
-            request_id: request.request_id.clone(),
-            contact_id: request.contact_id.clone(),
-        };
         if cache == CacheUse::Hit {
-            if self.limits.audit_cache_hits {
-                self.store.audit(&entry(Source::Cache), &findings.missing(), deadline).await.map_err(LookupError::Store)?;
+            return self.answer_from_cache(request, findings, deadline).await;
+        }
+        let source = if cache == CacheUse::Partial { Source::Mixed } else { Source::Database };
+        let asked = findings.not_present();
+        let tenant = request.tenant.clone();
+        let read = self.ask_store(entry(request, source), asked, deadline).await.map_err(LookupError::Store)?;
+        findings.learn(&read);
+        if let Some(vantage) = vantage {
+            let entries = self.cache.keep(&tenant, read, &vantage);
+            if !entries.is_empty() {
+                // In the background, so that nobody waits for it.
+                let this = Arc::clone(&self);
+                self.tasks.spawn(async move { this.cache.share(tenant, entries, vantage).await });
             }
-        } else {
-            let source = if cache == CacheUse::Partial { Source::Mixed } else { Source::Database };
-            let asked = findings.not_present();
-            let read = self.ask_store(&entry(source), &asked, deadline).await.map_err(LookupError::Store)?;
-            findings.learn(&read);
-            self.remember(request.tenant, read).await;
         }
         Ok(findings.into_answer(cache))
     }
 
-    /// Asks each tier for what the nearer one did not know.
-    async fn ask_caches(&self, request: &LookupRequest) -> Findings {
-        let mut findings = Findings::new(request.batch.ids());
-        if let Some(local) = &self.tiers.local {
-            self.ask_cache(&**local, &request.tenant, &mut findings).await;
+    async fn answer_from_cache(&self, request: LookupRequest, findings: Findings, deadline: Instant) -> Result<LookupAnswer, LookupError> {
+        if self.limits.audit_cache_hits {
+            let audited = self.store.audit(entry(request, Source::Cache), findings.missing(), deadline).await;
+            audited.map_err(LookupError::Store)?;
         }
-        if let Some(shared) = &self.tiers.shared {
-            let learnt = self.ask_cache(&**shared, &request.tenant, &mut findings).await;
-            if let Some(local) = &self.tiers.local {
-                put(&**local, &request.tenant, &learnt).await;
-            }
-        }
-        findings
+        Ok(findings.into_answer(CacheUse::Hit))
     }
 
-    async fn ask_cache(&self, cache: &dyn Cache, tenant: &TenantId, findings: &mut Findings) -> Vec<(CustomerId, Cached)> {
-        let asked = findings.unknown();
-        if asked.is_empty() {
-            return Vec::new();
+    fn ask_near(&self, request: &LookupRequest, findings: &mut Findings) -> Option<Vantage> {
+        let vantage = self.cache.vantage(&request.tenant)?;
+        if self.cache.has_local() {
+            findings.reachable = true;
+            let (mut present, mut absent) = (0, 0);
+            for (id, known) in &mut findings.ids {
+                *known = self.cache.near(&request.tenant, *id, &vantage);
+                present += usize::from(matches!(known, Some(Known::Present(_))));
+                absent += usize::from(matches!(known, Some(Known::Absent)));
+            }
+            self.count("local", findings.ids.len(), present, absent);
         }
-        let count = |result, customers| self.metrics.cache_answered(cache.tier(), result, customers);
-        match cache.get(tenant, &asked).await {
-            Ok(answers) => {
-                let learnt: Vec<_> = asked.iter().zip(answers).filter_map(|(id, cached)| Some((*id, cached?))).collect();
-                let present = learnt.iter().filter(|(_, cached)| matches!(cached.known, Known::Present(_))).count();
-                count("hit", present);
-                count("absent", learnt.len() - present);
-                count("miss", asked.len() - learnt.len());
+        Some(vantage)
+    }
+
+    async fn ask_far(&self, tenant: &TenantId, findings: &mut Findings, vantage: &Vantage) {
+        let Some(tier) = self.cache.far_tier(vantage) else { return };
+        let asked = findings.unknown();
+        match self.cache.far(tenant, &asked, vantage).await {
+            Ok(learnt) => {
                 findings.reachable = true;
+                let present = learnt.iter().filter(|(_, cached)| matches!(cached.known, Known::Present(_))).count();
+                self.count(tier, asked.len(), present, learnt.len() - present);
                 findings.learn(&learnt);
-                learnt
             }
             Err(error) => {
-                count("error", asked.len());
-                tracing::debug!(tier = cache.tier(), error = format!("{:#}", anyhow::Error::new(error)), "cache not used");
-                Vec::new()
+                self.metrics.cache_answered(tier, "error", asked.len());
+                tracing::debug!(tier, error = format!("{:#}", anyhow::Error::new(error)), "cache not used");
             }
         }
+    }
+
+    fn count(&self, tier: &'static str, asked: usize, present: usize, absent: usize) {
+        self.metrics.cache_answered(tier, "hit", present);
+        self.metrics.cache_answered(tier, "absent", absent);
+        self.metrics.cache_answered(tier, "miss", asked - present - absent);
     }
 
     async fn ask_store(
         &self,
-        entry: &AuditEntry,
-        asked: &[CustomerId],
+        entry: AuditEntry,
+        asked: Vec<CustomerId>,
         deadline: Instant,
     ) -> Result<Vec<(CustomerId, Cached)>, StoreError> {
-        let began = Instant::now();
-        let result = self.store.lookup_and_audit(entry, asked, deadline).await;
-        self.metrics.queried(entry.tenant.as_str(), result.as_ref().map_or_else(StoreError::status, |_| "ok"), began.elapsed());
-        let mut found: HashMap<_, _> = result?.into_iter().map(|document| (document.id, document.json)).collect();
-        let cached = |id| match found.remove(id) {
-            Some(json) => Cached { known: Known::Present(json), keep: jittered(self.limits.ttl) },
-            None => Cached { known: Known::Absent, keep: jittered(self.limits.absent_ttl) },
+        let (began, tenant) = (Instant::now(), entry.tenant.clone());
+        let result = self.store.lookup_and_audit(entry, asked.clone(), deadline).await;
+        self.metrics.queried(tenant.as_str(), result.as_ref().map_or_else(StoreError::status, |_| "ok"), began.elapsed());
+        let reading = result?;
+        let mut found = reading.found.into_iter().peekable();
+        let cached = |id: CustomerId| {
+            let (known, version, ttl) = match found.next_if(|document| document.id == id) {
+                Some(CustomerDocument { version, json, .. }) => (Known::Present(json), version, self.limits.ttl),
+                None => (Known::Absent, 0, self.limits.absent_ttl),
+            };
+            (id, Cached { known, version, seen: reading.seen, keep: jittered(ttl) })
         };
-        Ok(asked.iter().copied().zip(asked.iter().map(cached)).collect())
-    }
-
-    /// Fills the local tier at once, so that the very next call finds it; the shared one in the background, so that nobody
-    /// waits for it.
-    async fn remember(&self, tenant: TenantId, mut entries: Vec<(CustomerId, Cached)>) {
-        entries.retain(|(_, cached)| !cached.keep.is_zero());
-        if let Some(local) = &self.tiers.local {
-            put(&**local, &tenant, &entries).await;
-        }
-        if let Some(shared) = self.tiers.shared.clone() {
-            self.tasks.spawn(async move { put(&*shared, &tenant, &entries).await });
-        }
+        Ok(asked.into_iter().map(cached).collect())
     }
 }
 
-async fn put(cache: &dyn Cache, tenant: &TenantId, entries: &[(CustomerId, Cached)]) {
-    if entries.is_empty() {
-        return;
-    }
-    if let Err(error) = cache.put(tenant, entries).await {
-        tracing::debug!(tier = cache.tier(), error = format!("{:#}", anyhow::Error::new(error)), "cache not filled");
-    }
+fn entry(request: LookupRequest, source: Source) -> AuditEntry {
+    let LookupRequest { tenant, batch, action, key_id, request_id, contact_id } = request;
+    let customer_ids = batch.into_ids();
+    AuditEntry { id: Uuid::now_v7(), occurred_at: audit::now(), tenant, action, source, customer_ids, key_id, request_id, contact_id }
 }
 
 /// Within a tenth of the given time, so that entries filled together do not all end together.

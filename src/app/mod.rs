@@ -1,5 +1,6 @@
 //! Use cases: what the service does, without HTTP, SQL or Redis.
 
+pub mod cache;
 pub mod execute;
 pub mod lookup;
 pub mod once;

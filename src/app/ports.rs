@@ -16,20 +16,24 @@ use crate::domain::{
 #[async_trait]
 pub trait CustomerStore: Send + Sync {
     /// Reads those customers and writes the audit row in one transaction, so that there is no answer without evidence and
-    /// no evidence without an answer. The row's missing ids are the asked ones that were not found. Customers come in any
-    /// order. Writing one entry twice leaves one row.
-    async fn lookup_and_audit(
-        &self,
-        entry: &AuditEntry,
-        asked: &[CustomerId],
-        deadline: Instant,
-    ) -> Result<Vec<CustomerDocument>, StoreError>;
+    /// no evidence without an answer. The row's missing ids are the asked ones that were not found. Writing one entry twice
+    /// leaves one row. May be dropped at any time.
+    async fn lookup_and_audit(&self, entry: AuditEntry, asked: Vec<CustomerId>, deadline: Instant) -> Result<Reading, StoreError>;
 
-    /// Writes the audit row of an answer that came from a cache.
-    async fn audit(&self, entry: &AuditEntry, missing: &[CustomerId], deadline: Instant) -> Result<(), StoreError>;
+    /// Writes the audit row of an answer that came from a cache. May be dropped at any time.
+    async fn audit(&self, entry: AuditEntry, missing: Vec<CustomerId>, deadline: Instant) -> Result<(), StoreError>;
 
     /// Whether the store would answer now.
     async fn ready(&self, deadline: Instant) -> Result<(), StoreError>;
+}
+
+/// What a store has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The customers found, in the order asked.
+    pub found: Vec<CustomerDocument>,
+    /// When, as the store counts: whatever was committed before this number was given out has been seen.
+    pub seen: u64,
 }
 
 /// Why a store did not do what it was asked. Nothing was changed, except possibly after `Interrupted`.
@@ -63,18 +67,35 @@ impl StoreError {
             Self::Refused(_) => "refused",
         }
     }
+
+    /// The same once more, to be told to another.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let words = |cause: &anyhow::Error| anyhow::anyhow!("{cause:#}");
+        match self {
+            Self::Unavailable(cause) => Self::Unavailable(words(cause)),
+            Self::Busy => Self::Busy,
+            Self::Timeout => Self::Timeout,
+            Self::Interrupted(cause) => Self::Interrupted(words(cause)),
+            Self::Refused(cause) => Self::Refused(words(cause)),
+        }
+    }
 }
 
-/// What a cache knows of a customer, and for how much longer it may.
+/// What a cache knows of a customer, on what grounds, and for how much longer it may.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cached {
     /// There or not there.
     pub known: Known,
+    /// Of the customer; 0 where there is none.
+    pub version: u64,
+    /// When it was read, as the store counts.
+    pub seen: u64,
     /// What is left of its time to live.
     pub keep: Duration,
 }
 
-/// One tier of the cache: customers of a tenant by id.
+/// The cache that all instances share: customers of a tenant by id.
 #[cfg_attr(test, mockall::automock)]
 #[async_trait]
 pub trait Cache: Send + Sync {
@@ -84,8 +105,15 @@ pub trait Cache: Send + Sync {
     /// What is known of each id, in the order asked.
     async fn get(&self, tenant: &TenantId, ids: &[CustomerId]) -> Result<Vec<Option<Cached>>, CacheError>;
 
-    /// Keeps what is now known, each entry for as long as it says.
+    /// Keeps what is now known, each entry for as long as it says; but nothing where a newer version is known already.
     async fn put(&self, tenant: &TenantId, entries: &[(CustomerId, Cached)]) -> Result<(), CacheError>;
+
+    /// Forgets whatever is older than these versions, and for a while takes nothing that is.
+    async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError>;
+
+    /// Another number whenever what was kept may have gone, or come back: after a restart. It has changed before anything is got
+    /// from the restarted one.
+    fn incarnation(&self) -> u64;
 
     /// Whether the tier can be reached now, whatever its guard thinks.
     async fn ready(&self) -> Result<(), CacheError>;
@@ -103,6 +131,34 @@ pub enum CacheError {
     /// It cannot be reached, or refused.
     #[error("ask the cache")]
     Unavailable(#[source] anyhow::Error),
+}
+
+/// What somebody has changed in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These customers, and the versions from which they are as they are now.
+    Customers(Vec<(TenantId, CustomerId, u64)>),
+    /// Any customers of these tenants.
+    Tenants(Vec<TenantId>),
+    /// Any customers.
+    All,
+}
+
+/// Hears of changes in the store. Whoever tells of them proves by beats that nothing is lost on the way: a beat is heard only
+/// after every change that was committed before it.
+#[async_trait]
+pub trait Watch: Send + Sync {
+    /// A beat is about to be sent.
+    fn beat_sent(&self, beat: u64);
+
+    /// The beat has come back, and with it a number that the store had not given out before it was sent.
+    fn beat_heard(&self, beat: u64, number: u64);
+
+    /// These are committed.
+    async fn changed(&self, changes: Vec<Change>);
+
+    /// From now on changes may go unheard.
+    fn lost(&self);
 }
 
 /// Holds leases and finished answers by key: what keeps one piece of work from being done twice.

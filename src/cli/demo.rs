@@ -33,8 +33,8 @@ pub(super) fn in_memory() -> anyhow::Result<MemoryStore> {
     let store = MemoryStore::default();
     for demo in serde_json::from_str::<Vec<Demo<'_>>>(CUSTOMERS)? {
         let id = CustomerId::parse(demo.id).ok_or_else(|| anyhow::anyhow!("a demo customer has no id"))?;
-        let record =
-            CustomerRecord { id, name: demo.name, status: demo.status, updated_at: audit::now(), attributes: demo.attributes.get() };
+        let Demo { name, status, attributes, .. } = demo;
+        let record = CustomerRecord { id, version: 1, name, status, updated_at: audit::now(), attributes: attributes.get() };
         store.insert(demo.tenant_id.parse()?, record.document()?);
     }
     Ok(store)

@@ -25,7 +25,7 @@ pub(super) async fn run(settings: &Settings, options: &Options) -> anyhow::Resul
     let owner = config.database.migrate_url.as_ref().or(config.database.url.as_ref());
     let work = async {
         let connector = connect(&config, config.database_url()?, owner.filter(|_| options.auto_migrate)).await?;
-        server::start(&config, Storage::Postgres(Box::new(connector)))
+        server::start(&config, Storage::Postgres(Box::new(connector))).await
     };
     tokio::pin!(stop);
     let running = tokio::select! {

@@ -127,10 +127,16 @@ pub struct Database {
     pub url: Option<SecretString>,
     /// The owner's connection, for migrations; the runtime role's where not set.
     pub migrate_url: Option<SecretString>,
+    /// The connection for hearing of changes, where the other one goes through a pooler; the runtime role's where not set.
+    pub listen_url: Option<SecretString>,
     /// A PEM file of the authority that signed the server's certificate, beside the system's.
     pub ca_file: Option<PathBuf>,
     /// Pool size.
     pub max_connections: usize,
+    /// Which lookups may go together in one transaction.
+    pub share_transactions: Sharing,
+    /// Shared transactions under way at a time.
+    pub shared_in_flight: usize,
     /// How long a new connection may take.
     pub connect_timeout: Duration,
     /// How long a lookup waits for a free connection.
@@ -139,6 +145,17 @@ pub struct Database {
     pub statement_timeout: Duration,
     /// How long start-up waits for a database that is not there yet.
     pub startup_wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which lookups may go together in one transaction.
+pub enum Sharing {
+    /// Any.
+    All,
+    /// Those of one tenant, where tenants are on different servers.
+    Tenant,
+    /// None.
+    Off,
 }
 
 #[derive(Debug)]
@@ -232,6 +249,29 @@ impl std::fmt::Display for LogFormat {
     }
 }
 
+impl std::str::FromStr for Sharing {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "tenant" => Ok(Self::Tenant),
+            "off" => Ok(Self::Off),
+            _ => Err("must be all, tenant or off"),
+        }
+    }
+}
+
+impl std::fmt::Display for Sharing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::Tenant => "tenant",
+            Self::Off => "off",
+        })
+    }
+}
+
 impl Config {
     /// Reads all settings; `flags` win over everything else.
     pub fn load(flags: &Flags) -> Result<Self, Invalid> {
@@ -301,8 +341,11 @@ fn sections(r: &mut Reader) -> Config {
         database: Database {
             url: r.url("database.url", understood_by_postgres),
             migrate_url: r.url("database.migrate_url", understood_by_postgres),
+            listen_url: r.url("database.listen_url", understood_by_postgres),
             ca_file: r.file("database.ca_file", is_authority),
             max_connections: r.within("database.max_connections", 8, 1..=1000),
+            share_transactions: r.parsed("database.share_transactions", Sharing::All),
+            shared_in_flight: r.within("database.shared_in_flight", 2, 1..=1000),
             connect_timeout: r.duration("database.connect_timeout", Duration::from_secs(1)),
             wait_timeout: r.duration("database.wait_timeout", Duration::from_millis(500)),
             statement_timeout: r.duration("database.statement_timeout", Duration::from_millis(1500)),

@@ -1,5 +1,7 @@
 //! The evidence: which caller was answered about which customers.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use uuid::Uuid;
 
@@ -45,7 +47,7 @@ pub struct AuditEntry {
     /// All ids asked for, those that an answer's size cap held back included.
     pub customer_ids: Vec<CustomerId>,
     /// Which key signed the request.
-    pub key_id: String,
+    pub key_id: Arc<str>,
     /// Ties the row to the answer and the logs.
     pub request_id: RequestId,
     /// The platform's contact, where it named one.

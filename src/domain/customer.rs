@@ -42,6 +42,8 @@ impl fmt::Display for CustomerId {
 pub struct CustomerRecord<'a> {
     /// Unique within its tenant.
     pub id: CustomerId,
+    /// Rises by one with each change.
+    pub version: u64,
     /// Display name.
     pub name: &'a str,
     /// Free text such as `active`.
@@ -57,6 +59,8 @@ pub struct CustomerRecord<'a> {
 pub struct CustomerDocument {
     /// Which customer this is.
     pub id: CustomerId,
+    /// Of its record.
+    pub version: u64,
     /// The JSON object, ready to be put into an answer.
     pub json: Bytes,
 }
@@ -92,7 +96,7 @@ impl CustomerRecord<'_> {
             updated_at: self.updated_at.to_rfc3339_opts(SecondsFormat::Micros, true),
             attributes: if attributes == "{}" { None } else { Some(serde_json::from_str(attributes)?) },
         })?;
-        Ok(CustomerDocument { id: self.id, json: json.into() })
+        Ok(CustomerDocument { id: self.id, version: self.version, json: json.into() })
     }
 }
 
@@ -142,6 +146,7 @@ mod tests {
     fn json_of(attributes: &str) -> String {
         let record = CustomerRecord {
             id: CustomerId(Uuid::from_u128(0x6f1c)),
+            version: 1,
             name: "Ann \"A\" Lee",
             status: "active",
             updated_at: DateTime::from_timestamp(1_767_323_045, 678_901_000).unwrap_or_default(),

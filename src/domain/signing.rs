@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -72,7 +73,7 @@ impl fmt::Display for Encoding {
 /// A secret that callers sign with, and what it is good for.
 #[derive(Clone)]
 pub struct SigningKey {
-    id: String,
+    id: Arc<str>,
     mac: Hmac<Sha256>,
     /// The tag of the secret itself, to know it by where it is sent as an API key.
     own_tag: Tag,
@@ -99,12 +100,17 @@ impl SigningKey {
     ) -> Option<Self> {
         let mac: Hmac<Sha256> = Hmac::new_from_slice(secret).ok()?;
         let own_tag = Tag(mac.clone().chain_update(secret).finalize().into_bytes().into());
-        Some(Self { id, mac, own_tag, tenants, not_after })
+        Some(Self { id: id.into(), mac, own_tag, tenants, not_after })
     }
 
     /// The key's public name.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The same, to be kept.
+    pub fn shared_id(&self) -> Arc<str> {
+        Arc::clone(&self.id)
     }
 
     /// Whether this key may ask for that tenant's customers.
@@ -199,7 +205,7 @@ impl Keyring {
 
     fn find(&self, key_id: Option<&str>, now: DateTime<Utc>, proven: impl Fn(&SigningKey) -> bool) -> Option<&SigningKey> {
         self.keys.iter().fold(None, |found, key| {
-            let eligible = (!self.named | key_id.is_none_or(|id| id == key.id)) & !key.expired(now);
+            let eligible = (!self.named | key_id.is_none_or(|id| id == &*key.id)) & !key.expired(now);
             if proven(key) & eligible { Some(key) } else { found }
         })
     }

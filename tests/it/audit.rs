@@ -68,9 +68,10 @@ async fn an_answer_from_redis_is_audited_too() {
     let redis = Redis::start().await;
     let ids = database.customers("acme42", 2).await;
     let first = Setup::on(&database).redis(&redis).start().await;
+    let second = Setup::on(&database).redis(&redis).start().await;
     first.lookup("acme42", &ids).await;
-    wait_until("Redis is filled", async || (redis.run::<usize>(&["DBSIZE"]).await == 2).then_some(())).await;
-    let reply = Setup::on(&database).redis(&redis).start().await.lookup("acme42", &ids).await;
+    redis.filled("acme42", &ids).await;
+    let reply = second.lookup("acme42", &ids).await;
     assert_eq!(reply.cache(), "hit");
     assert_eq!(database.audit_row(&reply.request_id()).await.source, "cache");
 }

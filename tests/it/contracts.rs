@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cxone_data_action::adapters::guard::GuardSettings;
-use cxone_data_action::adapters::memory::{LocalCache, MemoryStore};
+use cxone_data_action::adapters::memory::MemoryStore;
 use cxone_data_action::adapters::postgres::PostgresStore;
 use cxone_data_action::adapters::postgres::connect::Connector;
 use cxone_data_action::adapters::redis::RedisCache;
@@ -41,7 +41,7 @@ fn entry(tenant: &TenantId, ids: &[CustomerId]) -> AuditEntry {
         action: "process_customer_batch",
         source: Source::Database,
         customer_ids: ids.to_vec(),
-        key_id: "default".to_owned(),
+        key_id: "default".into(),
         request_id: RequestId::generate(),
         contact_id: Some("42".to_owned()),
     }
@@ -54,29 +54,32 @@ async fn holds_the_store_contract(store: &dyn CustomerStore, known: CustomerId, 
 
     let asked = [nobody, known];
     let lookup = entry(&a, &asked);
-    let found = store.lookup_and_audit(&lookup, &asked, soon()).await.expect("an answer");
+    let found = store.lookup_and_audit(lookup.clone(), asked.to_vec(), soon()).await.expect("an answer").found;
     assert_eq!(found.iter().map(|document| document.id).collect::<Vec<_>>(), [known]);
     let json: serde_json::Value = serde_json::from_slice(&found[0].json).expect("JSON");
     assert_eq!((&json["id"], &json["name"]), (&known.to_string().into(), &"Ann".into()));
     assert_eq!(audited(lookup.id).await, [vec![nobody]], "one row, which names who was missing");
 
-    let again = store.lookup_and_audit(&lookup, &asked, soon()).await.expect("an answer");
+    let again = store.lookup_and_audit(lookup.clone(), asked.to_vec(), soon()).await.expect("an answer").found;
     assert_eq!((again, audited(lookup.id).await.len()), (found, 1), "an entry written twice is one row");
 
     let other = entry(&b, &[known]);
-    assert!(store.lookup_and_audit(&other, &[known], soon()).await.expect("an answer").is_empty(), "another tenant's customer");
+    assert!(
+        store.lookup_and_audit(other.clone(), vec![known], soon()).await.expect("an answer").found.is_empty(),
+        "another tenant's customer"
+    );
     assert_eq!(audited(other.id).await, [vec![known]]);
 
     let hit = AuditEntry { source: Source::Cache, ..entry(&a, &asked) };
-    store.audit(&hit, &[nobody], soon()).await.expect("a row");
-    store.audit(&hit, &[nobody], soon()).await.expect("the same row");
+    store.audit(hit.clone(), vec![nobody], soon()).await.expect("a row");
+    store.audit(hit.clone(), vec![nobody], soon()).await.expect("the same row");
     assert_eq!(audited(hit.id).await, [vec![nobody]]);
 }
 
 #[tokio::test]
 async fn the_memory_store_keeps_the_contract_of_a_store() {
     let (store, id) = (MemoryStore::default(), new_id());
-    let record = CustomerRecord { id, name: "Ann", status: "active", updated_at: audit::now(), attributes: "{}" };
+    let record = CustomerRecord { id, version: 1, name: "Ann", status: "active", updated_at: audit::now(), attributes: "{}" };
     store.insert(tenant("a"), record.document().expect("a document"));
     let audited = async |row: Uuid| store.audited().into_iter().filter(|(entry, _)| entry.id == row).map(|(_, missing)| missing).collect();
     holds_the_store_contract(&store, id, audited).await;
@@ -100,41 +103,38 @@ async fn the_postgres_store_keeps_the_contract_of_a_store() {
     holds_the_store_contract(&store, id, audited).await;
 }
 
-async fn holds_the_cache_contract(cache: &dyn Cache) {
+#[tokio::test]
+async fn the_redis_tier_keeps_the_contract_of_a_cache() {
+    let redis = Redis::start().await;
+    let guard = GuardSettings { deadline: Duration::from_secs(5), failures: 5, open: Duration::from_secs(1), probes: 1 };
+    let cache = RedisCache::new(&redis.url(), None, 2, guard, metrics()).expect("a cache");
     let (a, b) = (tenant("a"), tenant("b"));
     let (there, absent, short, unknown) = (new_id(), new_id(), new_id(), new_id());
     let present = Known::Present(Bytes::from_static(br#"{"name":"Ann"}"#));
-    let minute = |known: &Known| Cached { known: known.clone(), keep: Duration::from_mins(1) };
+    let of = |known: &Known, version| Cached { known: known.clone(), version, seen: 7, keep: Duration::from_mins(1) };
     cache.ready().await.expect("ready");
 
-    let brief = Cached { known: present.clone(), keep: Duration::from_millis(30) };
-    cache.put(&a, &[(there, minute(&present)), (absent, minute(&Known::Absent)), (short, brief)]).await.expect("kept");
+    let brief = Cached { keep: Duration::from_millis(30), ..of(&present, 1) };
+    cache.put(&a, &[(there, of(&present, 5)), (absent, of(&Known::Absent, 0)), (short, brief)]).await.expect("kept");
     let known = async |tenant: &TenantId| {
         let answers = cache.get(tenant, &[unknown, there, absent]).await.expect("answers");
-        answers.into_iter().map(|cached| cached.map(|cached| cached.known)).collect::<Vec<_>>()
+        answers.into_iter().map(|cached| cached.map(|cached| (cached.known, cached.version, cached.seen))).collect::<Vec<_>>()
     };
-    assert_eq!(known(&a).await, [None, Some(present.clone()), Some(Known::Absent)], "in the order asked");
+    let all = [None, Some((present.clone(), 5, 7)), Some((Known::Absent, 0, 7))];
+    assert_eq!(known(&a).await, all, "in the order asked");
     assert_eq!(known(&b).await, [None, None, None], "nothing of another tenant's");
     let left = cache.get(&a, &[there]).await.expect("answers").remove(0).expect("kept").keep;
     assert!(left > Duration::from_secs(50) && left <= Duration::from_mins(1), "{left:?} left of a minute");
     wait_until("the short-lived one is gone", async || cache.get(&a, &[short]).await.expect("answers")[0].is_none().then_some(())).await;
 
-    cache.put(&a, &[(there, minute(&Known::Absent))]).await.expect("kept");
-    assert_eq!(
-        cache.get(&a, &[there]).await.expect("answers")[0].as_ref().map(|cached| &cached.known),
-        Some(&Known::Absent),
-        "the last word counts"
-    );
-}
+    cache.put(&a, &[(there, of(&Known::Absent, 4)), (absent, of(&present, 1))]).await.expect("looked at");
+    assert_eq!(known(&a).await, [None, Some((present.clone(), 5, 7)), Some((present.clone(), 1, 7))], "the higher version counts");
 
-#[tokio::test]
-async fn the_local_tier_keeps_the_contract_of_a_cache() {
-    holds_the_cache_contract(&LocalCache::new(1000)).await;
-}
-
-#[tokio::test]
-async fn the_redis_tier_keeps_the_contract_of_a_cache() {
-    let redis = Redis::start().await;
-    let guard = GuardSettings { deadline: Duration::from_secs(5), failures: 5, open: Duration::from_secs(1), probes: 1 };
-    holds_the_cache_contract(&RedisCache::new(&redis.url(), None, 2, guard, metrics()).expect("a cache")).await;
+    cache.invalidate(&[(a.clone(), there, 6), (a.clone(), absent, 1), (b.clone(), unknown, 2)]).await.expect("marked");
+    assert_eq!(known(&a).await, [None, None, Some((present.clone(), 1, 7))], "what is as new as the change stays");
+    cache.put(&a, &[(there, of(&present, 5))]).await.expect("looked at");
+    cache.put(&b, &[(unknown, of(&Known::Absent, 0))]).await.expect("looked at");
+    assert_eq!((known(&a).await[1].clone(), known(&b).await[0].clone()), (None, None), "nothing older than the change is taken");
+    cache.put(&a, &[(there, of(&present, 6))]).await.expect("kept");
+    assert_eq!(known(&a).await[1], Some((present, 6, 7)));
 }

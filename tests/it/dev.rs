@@ -81,6 +81,16 @@ async fn the_printed_curl_is_answered_with_customers_and_ctrl_c_ends_everything(
 }
 
 #[tokio::test]
+async fn its_own_database_is_listened_to_as_well() {
+    let dir = scratch_dir().join(".dev");
+    let mut process = dev(&dir).set("CXDA_LOG__FORMAT", "json").start("INT");
+    printed_curl(&mut process).await;
+    let service = Service::over(process).await;
+    assert_eq!(service.metrics().await.count("cxone_dataaction_cache_listener_up", &[]), 1);
+    assert_eq!(service.stop().await.code, Some(0));
+}
+
+#[tokio::test]
 async fn the_data_is_there_the_next_time_and_the_secret_too() {
     let dir = scratch_dir().join(".dev");
     let mut first = dev(&dir).start("INT");

@@ -241,14 +241,22 @@ async fn cached_customers_are_not_given_out_unaudited() {
 }
 
 #[tokio::test]
-async fn where_hits_need_no_row_they_are_answered_without_a_database() {
+async fn without_a_database_nothing_cached_is_answered_even_where_hits_need_no_row() {
     let mut cluster = Cluster::start(&[]).await;
     let database = cluster.database().await;
     let service = Setup::on(&database).set("CXDA_AUDIT__CACHE_HITS", "false").start().await;
     let id = database.customer("acme42", "Zaphod").await;
     service.lookup("acme42", &[id]).await;
+    assert_eq!(service.lookup("acme42", &[id]).await.cache(), "hit");
     cluster.kill().await;
-    assert_eq!(service.lookup("acme42", &[id]).await.names(), ["Zaphod"]);
+    // Nobody tells of changes any more.
+    wait_until("the cache is passed by", async || (service.lookup("acme42", &[id]).await.status == 503).then_some(())).await;
+    cluster.start_again().await;
+    wait_until("it is cached again", async || {
+        let reply = service.lookup("acme42", &[id]).await;
+        (reply.status == 200 && reply.cache() == "hit").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

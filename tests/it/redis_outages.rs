@@ -162,7 +162,9 @@ async fn garbage_in_the_cache_is_a_miss_and_is_counted() {
     let service = setup(&database, &redis).start().await;
     for garbage in ["", "garbage", "{", "{}", "[]", "null", "0", "\"x\"", "\u{0}\u{1}", "{\"customer\":null}"] {
         let id = database.customer("acme42", "Ann").await;
-        redis.run::<()>(&["SET", &format!("cxda:v1:{{acme42}}:{id}"), garbage]).await;
+        let key = format!("cxda:v1:{{acme42}}:{id}");
+        wait_until("the insert has left its mark", async || (redis.run::<usize>(&["EXISTS", &key]).await == 1).then_some(())).await;
+        redis.run::<()>(&["SET", &key, garbage]).await;
         let before = service.metrics().await.count(REJECTED, &[("reason", "corrupt")]);
         let reply = service.lookup("acme42", &[id]).await;
         assert_eq!((reply.names(), reply.cache()), (vec!["Ann".to_owned()], "miss"), "{garbage:?}");
@@ -177,7 +179,10 @@ async fn a_value_of_another_type_is_no_failure() {
     let redis = Redis::start().await;
     let service = setup(&database, &redis).start().await;
     let id = database.customer("acme42", "Ann").await;
-    redis.run::<()>(&["RPUSH", &format!("cxda:v1:{{acme42}}:{id}"), "x"]).await;
+    let key = format!("cxda:v1:{{acme42}}:{id}");
+    wait_until("the insert has left its mark", async || (redis.run::<usize>(&["EXISTS", &key]).await == 1).then_some(())).await;
+    redis.run::<()>(&["DEL", &key]).await;
+    redis.run::<()>(&["RPUSH", &key, "x"]).await;
     for _ in 0..10 {
         assert_eq!(service.lookup("acme42", &[id]).await.names(), ["Ann"]);
     }
@@ -220,7 +225,7 @@ async fn a_redis_that_takes_no_writes_still_serves_reads() {
     let service = setup(&database, &redis).start().await;
     let ids = database.customers("acme42", 2).await;
     service.lookup("acme42", &ids[..1]).await;
-    wait_until("Redis is filled", async || (redis.run::<usize>(&["DBSIZE"]).await == 1).then_some(())).await;
+    redis.filled("acme42", &ids[..1]).await;
     redis.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     redis.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     for _ in 0..3 {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::support::{Database, Redis, Setup, ids_of, wait_until};
+use crate::support::{Database, Redis, Setup, ids_of};
 
 #[tokio::test]
 async fn the_same_id_is_another_customer_for_another_tenant() {
@@ -40,10 +40,10 @@ async fn an_absence_for_one_tenant_is_none_for_another() {
     let database = Database::new().await;
     let redis = Redis::start().await;
     let first = Setup::on(&database).redis(&redis).start().await;
+    let second = Setup::on(&database).redis(&redis).start().await;
     let id = database.customer("globex", "Zaphod").await;
     assert_eq!(ids_of(&first.lookup("acme42", &[id]).await.output()["missing"]), [id]);
-    wait_until("Redis is filled", async || (redis.run::<usize>(&["DBSIZE"]).await == 1).then_some(())).await;
-    let second = Setup::on(&database).redis(&redis).start().await;
+    redis.filled("acme42", &[id]).await;
     for service in [&first, &second] {
         assert_eq!(service.lookup("globex", &[id]).await.names(), ["Zaphod"]);
     }

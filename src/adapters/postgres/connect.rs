@@ -1,6 +1,7 @@
 //! How a connection to Postgres is made: over TLS where the URL asks for it, on the runtime that outlives all workers, with
 //! the session's bounds set.
 
+use std::future::poll_fn;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, Error};
+use tokio_postgres::{AsyncMessage, Client, Config, Error, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -31,9 +33,10 @@ impl Connector {
     /// For the runtime role: with the bounds of a lookup. Must be called on the main runtime.
     pub fn for_lookups(url: &SecretString, settings: &config::Database) -> anyhow::Result<Self> {
         let statement = settings.statement_timeout.as_millis();
-        // Durable commits, whatever the server's default: an audit row that a crash can take back is none.
+        // No plan anew for each number of ids. Durable commits, whatever the server's default: an audit row that a crash can take back is none.
         let session = format!(
-            "SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}; SET synchronous_commit = on",
+            "SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}; SET synchronous_commit = on; \
+             SET plan_cache_mode = force_generic_plan",
             lock = statement / 2,
             idle = statement * 2,
         );
@@ -43,6 +46,14 @@ impl Connector {
     /// The same, without those bounds.
     pub(super) fn unbounded(&self) -> Self {
         Self { session: String::new(), ..self.clone() }
+    }
+
+    /// The same, for hearing of changes.
+    pub fn for_listening(&self) -> Self {
+        // A beat need not survive a crash.
+        let mut this = Self { session: "SET synchronous_commit = off".to_owned(), ..self.clone() };
+        this.config.application_name("cxone-data-action listener");
+        this
     }
 
     /// For the owner: migrations take the time that they take.
@@ -78,6 +89,24 @@ impl Connector {
     pub(super) async fn client_in_time(&self) -> anyhow::Result<(Client, JoinHandle<()>)> {
         let made = tokio::time::timeout(self.patience(), self.client()).await;
         made.map_err(|_| anyhow::anyhow!("no answer within {:?}", self.patience()))?.map_err(|error| super::failure::described(&error))
+    }
+
+    /// A new connection, with a channel of the notifications that come over it; that one ends with the connection.
+    pub(super) async fn listening(&self) -> Result<(Client, mpsc::Receiver<Notification>), Error> {
+        let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
+        // Where nobody takes them, the connection stands still, and the beat with it.
+        let (tell, heard) = mpsc::channel(64);
+        self.runtime.spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notification(notification) = message
+                    && tell.send(notification).await.is_err()
+                {
+                    break;
+                }
+            }
+        });
+        client.batch_execute(&self.session).await?;
+        Ok((client, heard))
     }
 
     /// A new connection, with the session's bounds set. The attempt ends where nobody waits for it any more.

@@ -19,6 +19,12 @@ impl Failure {
         Self { error, rolled_back: None }
     }
 
+    /// A transaction had begun.
+    pub(super) fn inside(error: StoreError) -> Self {
+        let step = if matches!(error, StoreError::Timeout) { Rollback::Timeout } else { Rollback::Audit };
+        Self { error, rolled_back: Some(step) }
+    }
+
     pub(super) fn at(step: Rollback, error: &Error) -> Self {
         let error = store_error(error);
         let step = if matches!(error, StoreError::Timeout) { Rollback::Timeout } else { step };

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use bb8_redis::redis;
+use bb8_redis::redis::{self, Script};
 use tokio::sync::Semaphore;
 
 use super::guard::{Guard, GuardSettings};
@@ -18,13 +18,38 @@ use crate::app::ports::{Cache, CacheError, Cached};
 use crate::domain::{CustomerId, TenantId};
 use crate::metrics::Metrics;
 use pool::Pool;
+use value::Rejected;
 
 /// Fills at a time; more are dropped, so that a slow Redis cannot make them pile up.
 const MAX_FILLS: usize = 64;
 
+/// How long the mark of a change stays: far longer than a fill that began before the change may take.
+const MARK_FOR: Duration = Duration::from_secs(15);
+
+/// Keeps each value unless a higher version is there, of a value or of a change. A version is compared as text: it has always 19
+/// digits, at the same place. What has none there is nothing of ours.
+const FILL: &str = "\
+for i, key in ipairs(KEYS) do
+    local there = redis.pcall('GETRANGE', key, 12, 30)
+    if type(there) ~= 'string' or not there:match('^%d+$') or there <= ARGV[3 * i - 2] then
+        redis.call('SET', key, ARGV[3 * i], 'PX', ARGV[3 * i - 1])
+    end
+end";
+
+/// Puts a mark in the place of whatever is of a lower version.
+const INVALIDATE: &str = "\
+for i, key in ipairs(KEYS) do
+    local there = redis.pcall('GETRANGE', key, 12, 30)
+    if type(there) ~= 'string' or not there:match('^%d+$') or there < ARGV[2 * i - 1] then
+        redis.call('SET', key, ARGV[2 * i], 'PX', ARGV[#ARGV])
+    end
+end";
+
 /// Customers in Redis, one string each, read by one `MGET` a lookup, behind a breaker.
 pub struct RedisCache {
     pool: Pool,
+    fill: Script,
+    invalidate: Script,
     guard: Guard,
     fills: Semaphore,
     metrics: Arc<Metrics>,
@@ -41,7 +66,7 @@ impl RedisCache {
     ) -> anyhow::Result<Self> {
         let pool = Pool::new(url, ca_file, connections, settings.deadline)?;
         let guard = Guard::new("redis", settings, Arc::clone(&metrics));
-        Ok(Self { pool, guard, fills: Semaphore::new(MAX_FILLS), metrics })
+        Ok(Self { pool, fill: Script::new(FILL), invalidate: Script::new(INVALIDATE), guard, fills: Semaphore::new(MAX_FILLS), metrics })
     }
 }
 
@@ -72,8 +97,9 @@ impl Cache for RedisCache {
             command.arg(key(tenant, *id));
         }
         let values: Vec<Option<Vec<u8>>> = self.guard.call(self.pool.run(&command)).await?;
-        let checked = |(id, value): (&CustomerId, Option<Vec<u8>>)| match value::decode(&value?, tenant, *id) {
+        let checked = |(id, value): (&CustomerId, Option<Vec<u8>>)| match value::decode(value?, tenant, *id) {
             Ok(cached) => Some(cached),
+            Err(Rejected::Mark) => None,
             Err(reason) => {
                 self.metrics.cache_rejected(reason.as_str());
                 if reason.is_alarming() {
@@ -87,11 +113,25 @@ impl Cache for RedisCache {
 
     async fn put(&self, tenant: &TenantId, entries: &[(CustomerId, Cached)]) -> Result<(), CacheError> {
         let Ok(_fill) = self.fills.try_acquire() else { return Ok(()) };
-        let mut pipeline = redis::pipe();
+        let mut fill = self.fill.prepare_invoke();
         for (id, cached) in entries {
-            pipeline.pset_ex(key(tenant, *id), value::encode(tenant, *id, cached), millis(cached.keep).max(1)).ignore();
+            fill.key(key(tenant, *id)).arg(value::version(cached.version));
+            fill.arg(millis(cached.keep).max(1)).arg(value::encode(tenant, *id, cached));
         }
-        Ok(self.guard.call(self.pool.run_all(&pipeline)).await?)
+        Ok(self.guard.call(self.pool.run_script(&fill)).await?)
+    }
+
+    async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError> {
+        let mut invalidate = self.invalidate.prepare_invoke();
+        for (tenant, id, version) in changed {
+            invalidate.key(key(tenant, *id)).arg(value::version(*version)).arg(value::mark(*version));
+        }
+        invalidate.arg(millis(MARK_FOR));
+        Ok(self.guard.call(self.pool.run_script(&invalidate)).await?)
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.pool.incarnation()
     }
 
     async fn ready(&self) -> Result<(), CacheError> {

@@ -1,20 +1,28 @@
 //! Connections to Redis: a few multiplexed sockets, shared by all callers, replaced once they fail.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use bb8_redis::bb8::{self, ErrorSink, ManageConnection, QueueStrategy};
 use bb8_redis::redis::aio::MultiplexedConnection;
-use bb8_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, ScriptInvocation, TlsCertificates};
+use bb8_redis::redis::{self, AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, ScriptInvocation, TlsCertificates};
 use tokio::runtime::Handle;
 
 /// The pool.
 pub(super) struct Pool {
     connections: bb8::Pool<Manager>,
     size: u32,
+    server: Arc<Server>,
+}
+
+/// The server at the other end, as far as it can be told from another one, or from itself before a restart.
+#[derive(Default)]
+struct Server {
+    run_id: Mutex<Option<String>>,
+    incarnation: AtomicU64,
 }
 
 /// bb8-redis's own manager says of no connection that it is broken, and pings at each check-out to make up for it.
@@ -22,6 +30,7 @@ struct Manager {
     client: Client,
     config: AsyncConnectionConfig,
     runtime: Handle,
+    server: Arc<Server>,
 }
 
 struct Connection {
@@ -42,14 +51,20 @@ impl Pool {
         // Redis's answers are bounded by the guard; these bounds see to it that nothing goes on long after that.
         let patience = deadline.max(Duration::from_millis(100));
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
-        let manager = Manager { client, config, runtime: Handle::current() };
+        let server = Arc::new(Server::default());
+        let manager = Manager { client, config, runtime: Handle::current(), server: Arc::clone(&server) };
         let pool = bb8::Pool::builder()
             .max_size(connections)
             .connection_timeout(patience)
             .queue_strategy(QueueStrategy::Fifo) // in turn, so that all sockets share the work
             .error_sink(Box::new(Log))
             .build_unchecked(manager);
-        Ok(Self { connections: pool, size: connections })
+        Ok(Self { connections: pool, size: connections, server })
+    }
+
+    /// Another number whenever a connection was made to another server than the one before, or to one that was restarted.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.server.incarnation.load(Ordering::Acquire)
     }
 
     /// Runs one command.
@@ -111,6 +126,18 @@ impl Drop for Lent {
     }
 }
 
+impl Server {
+    /// A new connection's server says who it is. One that does not, may always be another.
+    fn met(&self, info: Result<String, RedisError>) {
+        let run_id = info.ok().and_then(|info| Some(info.lines().find_map(|line| line.strip_prefix("run_id:"))?.to_owned()));
+        let mut known = self.run_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if run_id.is_none() || *known != run_id {
+            *known = run_id;
+            self.incarnation.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
 impl ManageConnection for Manager {
     type Connection = Connection;
     type Error = RedisError;
@@ -119,7 +146,8 @@ impl ManageConnection for Manager {
         let (client, config) = (self.client.clone(), self.config.clone());
         // On the runtime that outlives every worker: a socket dies with the runtime that it was made on.
         let made = self.runtime.spawn(async move { client.get_multiplexed_async_connection_with_config(&config).await });
-        let socket = made.await.map_err(|error| RedisError::from(std::io::Error::other(error)))??;
+        let mut socket = made.await.map_err(|error| RedisError::from(std::io::Error::other(error)))??;
+        self.server.met(redis::cmd("INFO").arg("server").query_async(&mut socket).await);
         Ok(Connection { socket, broken: Arc::default() })
     }
 

@@ -1,8 +1,7 @@
 //! What is hard to make happen from outside: each fault by a mock at its seam.
 
 use super::*;
-use crate::app::ports::{CacheError, MockCache, MockCustomerStore};
-use crate::domain::CustomerDocument;
+use crate::app::ports::{Cache, CacheError, MockCache, MockCustomerStore, Reading};
 
 fn id(n: u128) -> CustomerId {
     CustomerId::from_uuid(Uuid::from_u128(n)).expect("not nil")
@@ -13,14 +12,14 @@ fn request(ids: &[u128]) -> LookupRequest {
         tenant: "acme42".parse().expect("a tenant"),
         batch: CustomerBatch::new(ids.iter().map(|n| id(*n)), 100).expect("a batch"),
         action: "process_customer_batch",
-        key_id: "default".to_owned(),
+        key_id: "default".into(),
         request_id: RequestId::generate(),
         contact_id: None,
     }
 }
 
 fn present(text: &'static str) -> Cached {
-    Cached { known: Known::Present(Bytes::from_static(text.as_bytes())), keep: Duration::from_secs(1) }
+    Cached { known: Known::Present(Bytes::from_static(text.as_bytes())), version: 1, seen: 1, keep: Duration::from_secs(1) }
 }
 
 fn lookup(store: MockCustomerStore, shared: Option<MockCache>) -> Lookup {
@@ -31,8 +30,9 @@ fn lookup(store: MockCustomerStore, shared: Option<MockCache>) -> Lookup {
         ttl: Duration::from_mins(1),
         absent_ttl: Duration::ZERO,
     };
-    let tiers = Tiers { local: None, shared: shared.map(|cache| Arc::new(cache) as Arc<dyn Cache>) };
-    Lookup::new(Arc::new(store), tiers, Arc::new(Metrics::new(1).expect("metrics")), limits)
+    let metrics = Arc::new(Metrics::new(1).expect("metrics"));
+    let cache = CustomerCache::new(0, shared.map(|cache| Arc::new(cache) as Arc<dyn Cache>), false, Arc::clone(&metrics));
+    Lookup::new(Arc::new(store), Arc::new(cache), metrics, limits)
 }
 
 fn knowing(answers: Vec<Option<Cached>>) -> MockCache {
@@ -42,10 +42,14 @@ fn knowing(answers: Vec<Option<Cached>>) -> MockCache {
     cache
 }
 
+fn reading(found: &[u128]) -> Reading {
+    let document = |n: &u128| CustomerDocument { id: id(*n), version: 1, json: Bytes::from(n.to_string()) };
+    Reading { found: found.iter().map(document).collect(), seen: 1 }
+}
+
 fn finding(found: &'static [u128]) -> MockCustomerStore {
     let mut store = MockCustomerStore::new();
-    let document = |n: &u128| CustomerDocument { id: id(*n), json: Bytes::from(n.to_string()) };
-    store.expect_lookup_and_audit().times(1).returning(move |_, _, _| Ok(found.iter().map(document).collect()));
+    store.expect_lookup_and_audit().times(1).returning(move |_, _, _| Ok(reading(found)));
     store
 }
 
@@ -63,15 +67,14 @@ async fn a_cache_that_fails_is_passed_by_and_an_absence_of_no_duration_is_not_ke
 
 #[tokio::test]
 async fn the_store_is_asked_for_what_the_cache_lacks_and_again_for_what_it_holds_as_absent() {
-    let absent = Cached { known: Known::Absent, keep: Duration::from_secs(1) };
+    let absent = Cached { known: Known::Absent, version: 0, seen: 1, keep: Duration::from_secs(1) };
     let mut cache = knowing(vec![Some(present("1")), Some(absent), None]);
     cache.expect_put().returning(|_, _| Ok(()));
     let mut store = MockCustomerStore::new();
-    let wanted = |entry: &AuditEntry, asked: &[CustomerId], _: &Instant| {
-        entry.source == Source::Mixed && entry.customer_ids == [id(1), id(2), id(3)] && asked == [id(2), id(3)]
+    let wanted = |entry: &AuditEntry, asked: &Vec<CustomerId>, _: &Instant| {
+        entry.source == Source::Mixed && entry.customer_ids == [id(1), id(2), id(3)] && *asked == [id(2), id(3)]
     };
-    let document = || CustomerDocument { id: id(2), json: Bytes::from_static(b"2") };
-    store.expect_lookup_and_audit().times(1).withf(wanted).returning(move |_, _, _| Ok(vec![document()]));
+    store.expect_lookup_and_audit().times(1).withf(wanted).returning(|_, _, _| Ok(reading(&[2])));
     let answer = lookup(store, Some(cache)).run(request(&[1, 2, 3])).await.expect("an answer");
     let found: Vec<_> = answer.found.iter().map(|(id, _)| *id).collect();
     assert_eq!((answer.cache, found, answer.missing), (CacheUse::Partial, vec![id(1), id(2)], vec![id(3)]));

@@ -43,7 +43,7 @@ pub(super) async fn run(settings: &Settings, options: Options) -> anyhow::Result
     let mut private = None;
     let start = async {
         let storage = storage(&config, &options, &mut private).await?;
-        server::start(&config, storage)
+        server::start(&config, storage).await
     };
     let running = tokio::select! {
         running = start => running,

@@ -304,8 +304,13 @@ impl Database {
 
     /// Holds a lock that every lookup of the database waits for, until the guard is let go.
     pub(crate) async fn lock_customers(&self) -> Client {
+        self.lock("customers").await
+    }
+
+    /// The same for another table.
+    pub(crate) async fn lock(&self, table: &str) -> Client {
         let client = connect(&self.owner_url).await.expect("the superuser gets in");
-        client.batch_execute("BEGIN; LOCK TABLE customers IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+        client.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.expect("a lock");
         client
     }
 

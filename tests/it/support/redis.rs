@@ -78,6 +78,20 @@ impl Redis {
         command.query_async(&mut self.connection().await).await.unwrap_or_else(|e| panic!("{words:?}: {e}"))
     }
 
+    /// What is kept for a customer or for its absence; not the mark that a change leaves.
+    pub(crate) async fn cached(&self, tenant: &str, id: uuid::Uuid) -> Option<serde_json::Value> {
+        let value: Option<String> = self.run(&["GET", &format!("cxda:v1:{{{tenant}}}:{id}")]).await;
+        let value: serde_json::Value = serde_json::from_str(&value?).ok()?;
+        value.get("customer").cloned()
+    }
+
+    /// Waits until all of these are kept: Redis is filled after the answer.
+    pub(crate) async fn filled(&self, tenant: &str, ids: &[uuid::Uuid]) {
+        for id in ids {
+            wait_until("Redis is filled", async || self.cached(tenant, *id).await).await;
+        }
+    }
+
     /// Gone, as by a power cut.
     pub(crate) fn kill(&mut self) {
         self.server.kill().expect("our own child");

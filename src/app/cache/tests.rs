@@ -1,0 +1,85 @@
+//! What is hard to make happen from outside: a shared tier that misbehaves at the worst moment.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::*;
+use crate::app::ports::MockCache;
+
+fn tenant() -> TenantId {
+    "acme42".parse().expect("a tenant")
+}
+
+fn id() -> CustomerId {
+    CustomerId::from_uuid(Uuid::from_u128(1)).expect("not nil")
+}
+
+fn cached(seen: u64) -> Cached {
+    Cached { known: Known::Present(Bytes::from_static(b"{}")), version: 1, seen, keep: Duration::from_mins(1) }
+}
+
+fn cache(shared: MockCache) -> CustomerCache {
+    let cache = CustomerCache::new(100, Some(Arc::new(shared)), true, Arc::new(Metrics::new(1).expect("metrics")));
+    cache.beat_sent(1);
+    cache.beat_heard(1, 50);
+    cache
+}
+
+fn shared(incarnation: u64) -> MockCache {
+    let mut shared = MockCache::new();
+    shared.expect_tier().return_const("redis");
+    shared.expect_incarnation().return_const(incarnation);
+    shared.expect_get().returning(|_, _| Ok(vec![Some(cached(60))]));
+    shared
+}
+
+async fn found_far(cache: &CustomerCache, vantage: &Vantage) -> usize {
+    cache.far(&tenant(), &[id()], vantage).await.expect("an answer").len()
+}
+
+#[tokio::test]
+async fn what_was_got_from_the_shared_tier_while_a_change_was_told_is_not_kept() {
+    let mut shared = shared(0);
+    shared.expect_invalidate().returning(|_| Ok(()));
+    let cache = cache(shared);
+    let vantage = cache.vantage(&tenant()).expect("believed");
+    cache.changed(vec![Change::Customers(vec![(tenant(), id(), 2)])]).await;
+    assert_eq!(found_far(&cache, &vantage).await, 1);
+    assert!(cache.near(&tenant(), id(), &cache.vantage(&tenant()).expect("believed")).is_none());
+}
+
+#[tokio::test]
+async fn a_shared_tier_that_could_not_be_told_of_a_change_is_asked_again_after_a_beat() {
+    let mut shared = shared(0);
+    shared.expect_invalidate().returning(|_| Err(CacheError::Timeout));
+    let cache = cache(shared);
+    assert!(cache.far_tier(&cache.vantage(&tenant()).expect("believed")).is_some());
+    cache.changed(vec![Change::Customers(vec![(tenant(), id(), 2)])]).await;
+    assert!(cache.far_tier(&cache.vantage(&tenant()).expect("believed")).is_none());
+    cache.beat_sent(2);
+    cache.beat_heard(2, 60);
+    let vantage = cache.vantage(&tenant()).expect("believed");
+    assert!(cache.far_tier(&vantage).is_some());
+    assert_eq!(found_far(&cache, &vantage).await, 0, "it was read before the beat");
+}
+
+#[tokio::test]
+async fn a_shared_tier_that_turns_out_to_be_another_is_not_believed() {
+    let mut shared = MockCache::new();
+    shared.expect_incarnation().times(1).return_const(0u64);
+    shared.expect_incarnation().return_const(1u64);
+    shared.expect_get().returning(|_, _| Ok(vec![Some(cached(60))]));
+    let cache = cache(shared);
+    assert_eq!(found_far(&cache, &cache.vantage(&tenant()).expect("believed")).await, 0);
+}
+
+#[tokio::test]
+async fn a_fill_that_comes_much_too_late_is_not_made() {
+    let mut shared = shared(0);
+    shared.expect_put().times(1).returning(|_, _| Ok(()));
+    let cache = cache(shared);
+    let vantage = cache.vantage(&tenant()).expect("believed");
+    cache.share(tenant(), vec![(id(), cached(60))], vantage).await;
+    let late = Vantage { at: vantage.at.checked_sub(FILL_WITHIN).expect("a time"), ..vantage };
+    cache.share(tenant(), vec![(id(), cached(60))], late).await;
+}

@@ -1,0 +1,197 @@
+//! What may be believed of what was read before: nothing that was read before a change that was not named customer by customer,
+//! before we listened, or before the shared cache lost something.
+//!
+//! A reading carries the database's time, a transaction id that had not been given out yet when it was made. A beat brings such
+//! an id that was given out after it was sent. So a reading whose time is past a beat's was made after that beat was sent, and
+//! has seen all that was committed before.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::domain::TenantId;
+
+/// More tenants than this are not doubted one by one.
+const MAX_TENANTS: usize = 1_000;
+
+/// Since when readings are believed.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    /// Readings later than this.
+    Time(u64),
+    /// None, until a later beat than this one comes back.
+    After(u64),
+}
+
+impl Since {
+    /// A reading is believed whose time is greater.
+    fn horizon(self) -> u64 {
+        match self {
+            Self::Time(time) => time,
+            Self::After(_) => u64::MAX,
+        }
+    }
+
+    fn heard(&mut self, beat: u64, time: u64) {
+        if matches!(*self, Self::After(doubted) if beat > doubted) {
+            *self = Self::Time(time);
+        }
+    }
+}
+
+/// The horizons of one lookup.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Horizons {
+    /// Of anything read.
+    pub(super) all: u64,
+    /// Of what the shared cache says, while it is in this incarnation.
+    pub(super) shared: u64,
+    /// None: whichever.
+    pub(super) incarnation: Option<u64>,
+}
+
+/// Since when readings are believed, in all and of some tenants.
+pub(super) struct Trust(RwLock<State>);
+
+struct State {
+    all: Since,
+    shared: Since,
+    /// The shared cache's, when it was last believed. None: whichever.
+    incarnation: Option<u64>,
+    tenants: HashMap<TenantId, Since>,
+    /// The last beat sent, and the shared cache's incarnation before it was.
+    sent: (u64, u64),
+}
+
+impl Trust {
+    /// Believes nothing before the first beat; or everything, where nothing ever changes.
+    pub(super) fn new(changes: bool) -> Self {
+        let since = if changes { Since::After(0) } else { Since::Time(0) };
+        Self(RwLock::new(State { all: since, shared: since, incarnation: changes.then_some(0), tenants: HashMap::new(), sent: (0, 0) }))
+    }
+
+    /// What to believe of this tenant's customers.
+    pub(super) fn horizons(&self, tenant: &TenantId) -> Horizons {
+        let state = self.read();
+        let own = if state.tenants.is_empty() { None } else { state.tenants.get(tenant) };
+        let all = state.all.horizon().max(own.map_or(0, |since| since.horizon()));
+        Horizons { all, shared: all.max(state.shared.horizon()), incarnation: state.incarnation }
+    }
+
+    pub(super) fn beat_sent(&self, beat: u64, incarnation: u64) {
+        self.write().sent = (beat, incarnation);
+    }
+
+    pub(super) fn beat_heard(&self, beat: u64, time: u64) {
+        let mut state = self.write();
+        let (sent, incarnation) = state.sent;
+        state.all.heard(beat, time);
+        let all = state.all.horizon();
+        state.tenants.values_mut().for_each(|since| since.heard(beat, time));
+        state.tenants.retain(|_, since| since.horizon() > all);
+        state.shared.heard(beat, time);
+        if sent == beat && state.incarnation != Some(incarnation) {
+            state.incarnation = Some(incarnation);
+            state.shared = Since::Time(time);
+        }
+    }
+
+    /// Nothing that was read until now, and nothing until the next beat. Beats are counted anew.
+    pub(super) fn lose(&self) {
+        let mut state = self.write();
+        state.sent = (0, 0);
+        state.all = Since::After(0);
+        state.shared = Since::After(0);
+        state.tenants.clear();
+    }
+
+    pub(super) fn doubt_all(&self) {
+        let mut state = self.write();
+        state.all = Since::After(state.sent.0);
+        state.tenants.clear();
+    }
+
+    pub(super) fn doubt_tenants(&self, tenants: impl IntoIterator<Item = TenantId>) {
+        let mut state = self.write();
+        let since = Since::After(state.sent.0);
+        state.tenants.extend(tenants.into_iter().map(|tenant| (tenant, since)));
+        if state.tenants.len() > MAX_TENANTS {
+            state.all = since;
+            state.tenants.clear();
+        }
+    }
+
+    pub(super) fn doubt_shared(&self) {
+        let mut state = self.write();
+        state.shared = Since::After(state.sent.0);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn believed(trust: &Trust, tenant: &str, seen: u64) -> anyhow::Result<(bool, bool)> {
+        let horizons = trust.horizons(&tenant.parse()?);
+        Ok((seen > horizons.all, seen > horizons.shared))
+    }
+
+    #[test]
+    fn nothing_is_believed_before_a_beat_and_then_what_was_read_after_it() -> anyhow::Result<()> {
+        let trust = Trust::new(true);
+        assert_eq!(believed(&trust, "a", 1000)?, (false, false));
+        trust.beat_sent(1, 0);
+        trust.beat_heard(1, 50);
+        assert_eq!((believed(&trust, "a", 50)?, believed(&trust, "a", 51)?), ((false, false), (true, true)));
+        trust.lose();
+        assert_eq!(believed(&trust, "a", 1000)?, (false, false));
+        Ok(())
+    }
+
+    #[test]
+    fn a_doubt_is_not_resolved_by_a_beat_that_was_under_way() -> anyhow::Result<()> {
+        let trust = Trust::new(true);
+        trust.beat_sent(1, 0);
+        trust.beat_heard(1, 50);
+        trust.beat_sent(2, 0);
+        trust.doubt_tenants(["a".parse()?]);
+        trust.doubt_shared();
+        trust.beat_heard(2, 60);
+        assert_eq!((believed(&trust, "a", 100)?, believed(&trust, "b", 100)?), ((false, false), (true, false)));
+        trust.beat_sent(3, 0);
+        trust.beat_heard(3, 70);
+        assert_eq!((believed(&trust, "a", 70)?, believed(&trust, "a", 71)?), ((false, false), (true, true)));
+        assert_eq!((believed(&trust, "b", 55)?, believed(&trust, "b", 71)?), ((true, false), (true, true)));
+        Ok(())
+    }
+
+    #[test]
+    fn a_shared_cache_that_was_restarted_is_believed_from_a_beat_after_that() -> anyhow::Result<()> {
+        let trust = Trust::new(true);
+        trust.beat_sent(1, 7);
+        trust.beat_heard(1, 50);
+        assert_eq!(trust.horizons(&"a".parse()?).incarnation, Some(7));
+        trust.beat_sent(2, 8);
+        trust.beat_heard(2, 60);
+        let horizons = trust.horizons(&"a".parse()?);
+        assert_eq!((horizons.all, horizons.shared, horizons.incarnation), (50, 60, Some(8)));
+        Ok(())
+    }
+
+    #[test]
+    fn tenants_past_counting_are_all() -> anyhow::Result<()> {
+        let trust = Trust::new(true);
+        trust.beat_sent(1, 0);
+        trust.beat_heard(1, 50);
+        trust.doubt_tenants((0..=MAX_TENANTS).filter_map(|n| format!("t{n}").parse().ok()));
+        assert_eq!(believed(&trust, "other", 100)?, (false, false));
+        Ok(())
+    }
+}
