@@ -49,6 +49,7 @@ impl Connector {
     }
 
     /// The same, for hearing of changes.
+    #[must_use]
     pub fn for_listening(&self) -> Self {
         // A beat need not survive a crash.
         let mut this = Self { session: "SET synchronous_commit = off".to_owned(), ..self.clone() };
