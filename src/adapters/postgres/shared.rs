@@ -80,7 +80,9 @@ impl Transactions {
         let in_time = timeout_at((since + self.bounds.wait).min(deadline).into(), &mut answer).await;
         let answered = match in_time {
             Ok(answered) => answered,
-            Err(_) if self.lock().withdraw(number) => return Err(StoreError::Busy),
+            Err(_) if self.lock().withdraw(number) => {
+                return Err(if Instant::now() >= deadline { StoreError::Timeout } else { StoreError::Busy });
+            }
             Err(_) => timeout_at(deadline.into(), answer).await.map_err(|_| StoreError::Timeout)?,
         };
         // Dropped at its deadline, or by a panic.
