@@ -58,8 +58,9 @@ impl CustomerCache {
         if !self.local.keeps() && self.shared.is_none() {
             return None;
         }
-        let horizons = self.trust.horizons(tenant);
-        (horizons.all < u64::MAX).then(|| Vantage { horizons, ticket: self.local.ticket(), at: Instant::now() })
+        let at = Instant::now();
+        let horizons = self.trust.horizons(tenant, at);
+        (horizons.all < u64::MAX).then(|| Vantage { horizons, ticket: self.local.ticket(), at })
     }
 
     /// Whether there is a tier in this process.

@@ -1,17 +1,31 @@
 //! A cached customer is never answered as it was for longer than a notification takes.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+mod fills;
+mod gate;
+mod notifications;
+mod outages;
+mod restarts;
+
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::support::{Database, Redis, Service, Setup, wait_until};
 
+const LISTENER_UP: &str = "cxone_dataaction_cache_listener_up";
+const LAG: &str = "cxone_dataaction_cache_notification_lag_seconds";
+const INVALIDATIONS: &str = "cxone_dataaction_cache_invalidations_total";
+
+/// Sessions that listen.
 const LISTENER: &str = "application_name = 'cxone-data-action listener' AND datname = current_database()";
+
+/// No time to live ends while a test waits: what is seen was told.
+fn setup(database: &Database) -> Setup {
+    Setup::on(database).set("CXDA_CACHE__ABSENT_TTL", "60s")
+}
 
 /// Three instances that share a Redis; one of them has no tier of its own.
 async fn instances(database: &Database, redis: &Redis) -> [Service; 3] {
-    let setup = || Setup::on(database).redis(redis);
+    let setup = || setup(database).redis(redis);
     [setup().start().await, setup().start().await, setup().set("CXDA_CACHE__LOCAL_CAPACITY", "0").start().await]
 }
 
@@ -33,34 +47,70 @@ async fn all_see(services: &[Service], tenant: &str, id: Uuid, expected: Option<
     }
 }
 
+/// All instances come to answer this, from the cache, and nothing else on the way.
+async fn all_keep(services: &[Service], tenant: &str, id: Uuid, expected: &str) {
+    for service in services {
+        let kept = async || {
+            let reply = service.lookup(tenant, &[id]).await;
+            assert_eq!(reply.names(), [expected]);
+            (reply.cache() == "hit").then_some(())
+        };
+        wait_until("it is cached", kept).await;
+    }
+}
+
 async fn rename(database: &Database, id: Uuid, name: &str) {
     let parameters: [&(dyn ToSql + Sync); 2] = [&name, &id];
     database.owner.execute("UPDATE customers SET name = $1 WHERE id = $2", &parameters).await.expect("an update");
 }
 
+/// How many changes a service has heard of.
+async fn heard(service: &Service) -> u64 {
+    service.metrics().await.count(INVALIDATIONS, &[])
+}
+
+async fn has_heard(service: &Service, changes: u64) {
+    let what = format!("{changes} changes are heard of");
+    wait_until(&what, async || (heard(service).await >= changes).then_some(())).await;
+}
+
+async fn listens(service: &Service) -> bool {
+    service.metrics().await.count(LISTENER_UP, &[]) == 1
+}
+
 #[tokio::test]
 async fn every_instance_sees_a_change_an_insert_a_delete_and_a_customer_that_comes_back() {
     let (database, redis) = (Database::new().await, Redis::start().await);
-    let services = instances(&database, &redis).await;
+    seen_by_all(&database, &instances(&database, &redis).await).await;
+}
+
+#[tokio::test]
+async fn without_redis_every_instance_sees_the_same() {
+    let database = Database::new().await;
+    seen_by_all(&database, &[setup(&database).start().await, setup(&database).start().await]).await;
+}
+
+async fn seen_by_all(database: &Database, services: &[Service]) {
     let id = Uuid::new_v4();
     let cached_everywhere = async || {
-        for service in &services {
+        for service in services {
             cached(service, "acme42", id).await;
         }
     };
     cached_everywhere().await;
     database.customer_with_id("acme42", id, "Ann").await;
-    all_see(&services, "acme42", id, Some("Ann")).await;
+    all_see(services, "acme42", id, Some("Ann")).await;
     cached_everywhere().await;
-    rename(&database, id, "Beth").await;
-    all_see(&services, "acme42", id, Some("Beth")).await;
+    rename(database, id, "Beth").await;
+    all_see(services, "acme42", id, Some("Beth")).await;
     cached_everywhere().await;
     database.run("DELETE FROM customers").await;
-    all_see(&services, "acme42", id, None).await;
+    all_see(services, "acme42", id, None).await;
+    // Its versions begin at 1 again.
     database.customer_with_id("acme42", id, "Cleo").await;
-    all_see(&services, "acme42", id, Some("Cleo")).await;
-    rename(&database, id, "Dora").await;
-    all_see(&services, "acme42", id, Some("Dora")).await;
+    all_see(services, "acme42", id, Some("Cleo")).await;
+    rename(database, id, "Dora").await;
+    all_see(services, "acme42", id, Some("Dora")).await;
 }
 
 #[tokio::test]
@@ -78,21 +128,32 @@ async fn a_customer_that_is_given_to_another_tenant_is_gone_from_the_first() {
 }
 
 #[tokio::test]
+async fn a_customer_that_gets_another_id_is_found_by_it_and_gone_from_the_old_one() {
+    let (database, redis) = (Database::new().await, Redis::start().await);
+    let services = instances(&database, &redis).await;
+    let (old, new) = (database.customer("acme42", "Ann").await, Uuid::new_v4());
+    for service in &services {
+        cached(service, "acme42", old).await;
+        cached(service, "acme42", new).await;
+    }
+    database.run(&format!("UPDATE customers SET id = '{new}'")).await;
+    all_see(&services, "acme42", old, None).await;
+    all_see(&services, "acme42", new, Some("Ann")).await;
+}
+
+#[tokio::test]
 async fn a_change_that_is_rolled_back_drops_nothing() {
     let database = Database::new().await;
     let service = Setup::on(&database).start().await;
     let id = database.customer("acme42", "Ann").await;
     cached(&service, "acme42", id).await;
-    let told = service.metrics().await.count("cxone_dataaction_cache_invalidations_total", &[]);
+    has_heard(&service, 1).await;
     database.run("BEGIN; UPDATE customers SET name = 'Beth'; ROLLBACK").await;
     // A later one is heard of after whatever came before.
     database.customer("acme42", "Cleo").await;
-    wait_until("the later one is heard of", async || {
-        (service.metrics().await.count("cxone_dataaction_cache_invalidations_total", &[]) > told).then_some(())
-    })
-    .await;
+    has_heard(&service, 2).await;
     assert_eq!(service.lookup("acme42", &[id]).await.cache(), "hit");
-    assert_eq!(service.metrics().await.count("cxone_dataaction_cache_invalidations_total", &[]), told + 1);
+    assert_eq!(heard(&service).await, 2);
 }
 
 #[tokio::test]
@@ -108,183 +169,61 @@ async fn a_change_of_very_many_customers_empties_their_tenants_cache_and_no_othe
     all_see(&services, "acme42", changed[0], Some("Beth")).await;
     for service in &services {
         assert_eq!(service.lookup("globex", &[other]).await.cache(), "hit");
-        cached(service, "acme42", changed[0]).await;
-        assert_eq!(name(service, "acme42", changed[0]).await.as_deref(), Some("Beth"));
-        assert_eq!(
-            service.metrics().await.count("cxone_dataaction_cache_invalidations_total", &[("scope", "tenant")]),
-            2,
-            "the inserts, too"
-        );
     }
+    all_keep(&services, "acme42", changed[0], "Beth").await;
     database.run("TRUNCATE customers").await;
     all_see(&services, "globex", other, None).await;
 }
 
 #[tokio::test]
-async fn what_was_read_before_a_change_is_not_kept_after_it() {
-    let (database, redis) = (Database::new().await, Redis::start().await);
-    let service = Setup::on(&database).redis(&redis).patient().set("CXDA_DATABASE__STATEMENT_TIMEOUT", "30s").start().await;
-    let id = database.customer("acme42", "Ann").await;
-    let told = async || service.metrics().await.count("cxone_dataaction_cache_invalidations_total", &[]);
-    wait_until("the insert is heard of", async || (told().await == 1).then_some(())).await;
-    // Between its read and its audit row, the lookup is held up.
-    let lock = database.lock("audit_log").await;
-    let late = async {
-        assert_eq!(name(&service, "acme42", id).await.as_deref(), Some("Ann"), "as it was when it was asked for");
-    };
-    let change = async {
-        database.waiting_sessions(1).await;
-        rename(&database, id, "Beth").await;
-        wait_until("the change is heard of", async || (told().await == 2).then_some(())).await;
-        lock.batch_execute("ROLLBACK").await.expect("unlocked");
-    };
-    tokio::join!(late, change);
-    for _ in 0..10 {
-        assert_eq!(name(&service, "acme42", id).await.as_deref(), Some("Beth"));
-    }
-    redis.filled("acme42", &[id]).await;
-    assert_eq!(redis.cached("acme42", id).await.expect("kept")["name"], "Beth");
-}
-
-#[tokio::test]
-async fn while_nobody_listens_the_cache_is_passed_by_and_afterwards_what_changed_meanwhile_is_seen() {
+async fn customers_that_come_back_after_very_many_were_deleted_are_seen_as_they_change() {
     let (database, redis) = (Database::new().await, Redis::start().await);
     let services = instances(&database, &redis).await;
-    let id = database.customer("acme42", "Ann").await;
-    for service in &services {
-        cached(service, "acme42", id).await;
+    let ids = database.customers("acme42", 300).await;
+    for name in ["Ann", "Beth", "Cleo"] {
+        rename(&database, ids[0], name).await;
     }
-    database.configure("ALLOW_CONNECTIONS false").await;
-    database.run(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENER}")).await;
-    rename(&database, id, "Beth").await;
-    let listening = async |service: &Service| service.metrics().await.count("cxone_dataaction_cache_listener_up", &[]) == 1;
-    for service in &services {
-        wait_until("it is noticed", async || (!listening(service).await).then_some(())).await;
-        let reply = service.lookup("acme42", &[id]).await;
-        assert_eq!((reply.cache(), reply.names()), ("bypass", vec!["Beth".to_owned()]));
-    }
-    rename(&database, id, "Cleo").await;
-    database.configure("ALLOW_CONNECTIONS true").await;
-    for service in &services {
-        wait_until("it listens again", async || listening(service).await.then_some(())).await;
-        assert_eq!(name(service, "acme42", id).await.as_deref(), Some("Cleo"));
-        cached(service, "acme42", id).await;
-        assert_eq!(name(service, "acme42", id).await.as_deref(), Some("Cleo"));
-    }
+    all_see(&services, "acme42", ids[0], Some("Cleo")).await;
+    all_keep(&services, "acme42", ids[0], "Cleo").await;
+    redis.filled("acme42", &ids[..1]).await;
+    database.run("DELETE FROM customers").await;
+    all_see(&services, "acme42", ids[0], None).await;
+    // Older than what Redis holds.
+    database.customer_with_id("acme42", ids[0], "Dora").await;
+    all_see(&services, "acme42", ids[0], Some("Dora")).await;
+    rename(&database, ids[0], "Emma").await;
+    all_see(&services, "acme42", ids[0], Some("Emma")).await;
 }
 
 #[tokio::test]
-async fn a_listener_that_has_gone_silent_is_noticed_and_nothing_cached_is_believed() {
+async fn what_is_heard_is_counted_by_how_much_it_covers() {
     let database = Database::new().await;
     let service = Setup::on(&database).start().await;
-    let id = database.customer("acme42", "Ann").await;
-    cached(&service, "acme42", id).await;
-    let pid = database.value::<i32>(&format!("SELECT pid FROM pg_stat_activity WHERE {LISTENER}")).await;
-    let signal = |signal| kill(Pid::from_raw(pid), signal).expect("a session of our own server");
-    signal(Signal::SIGSTOP);
-    rename(&database, id, "Beth").await;
-    wait_until("the new name is seen", async || (name(&service, "acme42", id).await.as_deref() == Some("Beth")).then_some(())).await;
-    signal(Signal::SIGCONT);
-    cached(&service, "acme42", id).await;
-    assert_eq!(name(&service, "acme42", id).await.as_deref(), Some("Beth"));
-}
-
-#[tokio::test]
-async fn what_was_kept_in_redis_before_an_unheard_change_is_not_believed() {
-    let (database, redis) = (Database::new().await, Redis::start().await);
-    let id = database.customer("acme42", "Ann").await;
-    let before = Setup::on(&database).redis(&redis).start().await;
-    name(&before, "acme42", id).await;
-    redis.filled("acme42", &[id]).await;
-    before.stop().await;
-    rename(&database, id, "Beth").await;
-    let after = Setup::on(&database).redis(&redis).start().await;
-    assert_eq!(name(&after, "acme42", id).await.as_deref(), Some("Beth"));
-}
-
-#[tokio::test]
-async fn a_redis_that_comes_back_with_old_values_is_not_believed() {
-    let (database, mut redis) = (Database::new().await, Redis::start().await);
-    let setup = || Setup::on(&database).redis(&redis).set("CXDA_CACHE__LOCAL_CAPACITY", "0").set("CXDA_CACHE__BREAKER_OPEN", "900ms");
-    let services = [setup().start().await, setup().start().await];
-    let id = database.customer("acme42", "Ann").await;
-    cached(&services[0], "acme42", id).await;
-    let key = format!("cxda:v1:{{acme42}}:{id}");
-    let old: Vec<u8> = redis.run(&["DUMP", &key]).await;
-    redis.kill();
-    rename(&database, id, "Beth").await;
-    redis.start_again().await;
-    // As out of a snapshot.
-    let mut restore = redis::cmd("RESTORE");
-    restore.arg(&key).arg(0).arg(old);
-    restore.query_async::<()>(&mut redis.connection().await).await.expect("restored");
-    // Past the breaker's pause and the next beats, until it is cached again.
-    for service in &services {
-        let asked = async || {
-            let reply = service.lookup("acme42", &[id]).await;
-            assert_eq!(reply.names(), ["Beth"]);
-            (reply.cache() == "hit").then_some(())
-        };
-        wait_until("it is cached again", asked).await;
+    let ids = database.customers("acme42", 3).await;
+    database.customers("globex", 101).await;
+    database.run("UPDATE customers SET name = 'Beth'; TRUNCATE customers").await;
+    database.customer_with_id("acme42", ids[0], "Ann").await;
+    // What cannot be understood may be about anybody.
+    for nonsense in ["", "nonsense", "{}", r#"{"customers":[["acme42","no id",1]]}"#, r#"{"tenants":7}"#] {
+        database.run(&format!("SELECT pg_notify('cxda_customers', '{nonsense}')")).await;
     }
-    assert_eq!(name(&services[1], "acme42", id).await.as_deref(), Some("Beth"));
-}
-
-/// What is notified of by one statement.
-async fn told(database: &Database, statement: &str) -> Vec<String> {
-    let (client, mut connection) =
-        database.owner_url.parse::<tokio_postgres::Config>().expect("a URL").connect(tokio_postgres::NoTls).await.expect("a connection");
-    let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-            if let tokio_postgres::AsyncMessage::Notification(notification) = message {
-                drop(tell.send(notification.payload().to_owned()));
-            }
-        }
-    });
-    client.batch_execute("LISTEN cxda_customers").await.expect("listening");
-    database.run(statement).await;
-    // Notifications come in the order of the commits.
-    database.run("SELECT pg_notify('cxda_customers', 'end')").await;
-    let mut payloads = Vec::new();
-    while let Some(payload) = hear.recv().await.filter(|payload| payload != "end") {
-        payloads.push(payload);
-    }
-    payloads
+    has_heard(&service, 13).await;
+    let metrics = service.metrics().await;
+    let counted = ["customer", "tenant", "all"].map(|scope| metrics.count(INVALIDATIONS, &[("scope", scope)]));
+    assert_eq!(counted, [3 + 1, 1 + 2, 1 + 5]);
+    assert_eq!(metrics.labels_of(INVALIDATIONS), ["scope"]);
+    assert_eq!((metrics.kind(INVALIDATIONS), metrics.kind(LISTENER_UP)), (Some("counter"), Some("gauge")));
+    all_keep(&[service], "acme42", ids[0], "Ann").await;
 }
 
 #[tokio::test]
-async fn a_statement_tells_of_its_changes_once() {
+async fn how_long_a_notification_takes_is_measured_while_nothing_changes() {
     let database = Database::new().await;
-    let tell = async |statement: &str| {
-        let payloads = told(&database, statement).await;
-        assert!(payloads.len() <= 1 && payloads.iter().all(|payload| payload.len() < 8000), "{statement}: {payloads:?}");
-        payloads.first().map(|payload| serde_json::from_str::<serde_json::Value>(payload).expect("JSON"))
-    };
-    let insert = |tenant: &str, n: usize| {
-        format!(
-            "INSERT INTO customers (tenant_id, id, name, status) SELECT {tenant}, gen_random_uuid(), 'Ann', 'active' FROM generate_series(1, {n}) n"
-        )
-    };
-    let count = |value: &Option<serde_json::Value>, what: &str| value.as_ref().and_then(|value| value[what].as_array()).map(Vec::len);
-    let one = "'00000000-0000-4000-8000-000000000001'";
-    let customer = |version: u64| serde_json::json!({"customers": [["acme42", one.trim_matches('\''), version]]});
-    let values = format!("('acme42', {one}, 'Ann', 'active')");
-    assert_eq!(tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {values}")).await, Some(customer(1)));
-    assert_eq!(tell("UPDATE customers SET name = 'Beth'").await, Some(customer(2)));
-    let upsert = format!(
-        "INSERT INTO customers (tenant_id, id, name, status) VALUES {values} ON CONFLICT (tenant_id, id) DO UPDATE SET name = 'Cleo'"
-    );
-    assert_eq!(tell(&upsert).await, Some(customer(3)));
-    assert_eq!(tell("DELETE FROM customers").await, Some(customer(4)));
-    assert_eq!(tell("DELETE FROM customers").await, None);
-    assert_eq!(tell("UPDATE customers SET name = 'nobody'").await, None);
-    assert_eq!(count(&tell(&insert("'acme42'", 100)).await, "customers"), Some(100));
-    assert_eq!(tell("UPDATE customers SET name = 'all'").await.map(|value| value["customers"].as_array().map(Vec::len)), Some(Some(100)));
-    let long = "t".repeat(64);
-    assert_eq!(tell(&insert(&format!("'{long}'"), 100)).await, Some(serde_json::json!({"tenants": [long]})), "too long a list");
-    assert_eq!(tell(&insert("'globex'", 10_000)).await, Some(serde_json::json!({"tenants": ["globex"]})));
-    assert_eq!(count(&tell("UPDATE customers SET name = 'all'").await, "tenants"), Some(3));
-    assert_eq!(tell(&insert("'t' || n", 5_000)).await, Some(serde_json::json!({"all": true})));
-    assert_eq!(tell("TRUNCATE customers").await, Some(serde_json::json!({"all": true})));
+    let service = Setup::on(&database).start().await;
+    let beats = async || service.metrics().await.count(&format!("{LAG}_count"), &[]);
+    let first = beats().await;
+    assert!(first >= 1, "it has heard one before it took requests");
+    wait_until("more come", async || (beats().await >= first + 2).then_some(())).await;
+    assert_eq!(service.metrics().await.kind(LAG), Some("histogram"));
+    assert!(listens(&service).await);
 }

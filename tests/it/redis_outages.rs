@@ -197,7 +197,7 @@ async fn another_tenants_value_is_never_served() {
     database.customer_with_id("acme42", id, "Ann").await;
     let [ours, theirs] = ["acme42", "globex"].map(|tenant| format!("cxda:v1:{{{tenant}}}:{id}"));
     assert_eq!(service.lookup("globex", &[id]).await.names(), ["Zaphod"]);
-    wait_until("Redis is filled", async || (redis.run::<usize>(&["EXISTS", &theirs]).await == 1).then_some(())).await;
+    redis.filled("globex", &[id]).await;
     redis.run::<()>(&["COPY", &theirs, &ours, "REPLACE"]).await;
 
     let reply = service.lookup("acme42", &[id]).await;
@@ -213,7 +213,7 @@ async fn another_customers_value_is_never_served() {
     let (ann, zaphod) = (database.customer("acme42", "Ann").await, database.customer("acme42", "Zaphod").await);
     let [hers, his] = [ann, zaphod].map(|id| format!("cxda:v1:{{acme42}}:{id}"));
     service.lookup("acme42", &[zaphod]).await;
-    wait_until("Redis is filled", async || (redis.run::<usize>(&["EXISTS", &his]).await == 1).then_some(())).await;
+    redis.filled("acme42", &[zaphod]).await;
     redis.run::<()>(&["COPY", &his, &hers, "REPLACE"]).await;
     assert_eq!(service.lookup("acme42", &[ann]).await.names(), ["Ann"]);
 }

@@ -7,8 +7,13 @@
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use crate::domain::TenantId;
+
+/// Beats are not further apart than this. A process that was stopped and goes on learns by it that it has missed some, before
+/// anybody can tell it.
+const BEATS_WITHIN: Duration = Duration::from_millis(1500);
 
 /// More tenants than this are not doubted one by one.
 const MAX_TENANTS: usize = 1_000;
@@ -60,18 +65,30 @@ struct State {
     tenants: HashMap<TenantId, Since>,
     /// The last beat sent, and the shared cache's incarnation before it was.
     sent: (u64, u64),
+    /// When the last beat was heard. None: there are none.
+    heard: Option<Instant>,
 }
 
 impl Trust {
     /// Believes nothing before the first beat; or everything, where nothing ever changes.
     pub(super) fn new(changes: bool) -> Self {
         let since = if changes { Since::After(0) } else { Since::Time(0) };
-        Self(RwLock::new(State { all: since, shared: since, incarnation: changes.then_some(0), tenants: HashMap::new(), sent: (0, 0) }))
+        Self(RwLock::new(State {
+            all: since,
+            shared: since,
+            incarnation: changes.then_some(0),
+            tenants: HashMap::new(),
+            sent: (0, 0),
+            heard: changes.then(Instant::now),
+        }))
     }
 
     /// What to believe of this tenant's customers.
-    pub(super) fn horizons(&self, tenant: &TenantId) -> Horizons {
+    pub(super) fn horizons(&self, tenant: &TenantId, now: Instant) -> Horizons {
         let state = self.read();
+        if state.heard.is_some_and(|heard| now.saturating_duration_since(heard) > BEATS_WITHIN) {
+            return Horizons { all: u64::MAX, shared: u64::MAX, incarnation: state.incarnation };
+        }
         let own = if state.tenants.is_empty() { None } else { state.tenants.get(tenant) };
         let all = state.all.horizon().max(own.map_or(0, |since| since.horizon()));
         Horizons { all, shared: all.max(state.shared.horizon()), incarnation: state.incarnation }
@@ -84,6 +101,7 @@ impl Trust {
     pub(super) fn beat_heard(&self, beat: u64, time: u64) {
         let mut state = self.write();
         let (sent, incarnation) = state.sent;
+        state.heard = Some(Instant::now());
         state.all.heard(beat, time);
         let all = state.all.horizon();
         state.tenants.values_mut().for_each(|since| since.heard(beat, time));
@@ -139,7 +157,7 @@ mod tests {
     use super::*;
 
     fn believed(trust: &Trust, tenant: &str, seen: u64) -> anyhow::Result<(bool, bool)> {
-        let horizons = trust.horizons(&tenant.parse()?);
+        let horizons = trust.horizons(&tenant.parse()?, Instant::now());
         Ok((seen > horizons.all, seen > horizons.shared))
     }
 
@@ -177,11 +195,21 @@ mod tests {
         let trust = Trust::new(true);
         trust.beat_sent(1, 7);
         trust.beat_heard(1, 50);
-        assert_eq!(trust.horizons(&"a".parse()?).incarnation, Some(7));
+        assert_eq!(trust.horizons(&"a".parse()?, Instant::now()).incarnation, Some(7));
         trust.beat_sent(2, 8);
         trust.beat_heard(2, 60);
-        let horizons = trust.horizons(&"a".parse()?);
+        let horizons = trust.horizons(&"a".parse()?, Instant::now());
         assert_eq!((horizons.all, horizons.shared, horizons.incarnation), (50, 60, Some(8)));
+        Ok(())
+    }
+
+    #[test]
+    fn where_no_beat_was_heard_for_long_nothing_is_believed() -> anyhow::Result<()> {
+        let trust = Trust::new(true);
+        trust.beat_sent(1, 0);
+        trust.beat_heard(1, 50);
+        let later = Instant::now() + BEATS_WITHIN + Duration::from_millis(1);
+        assert_eq!(trust.horizons(&"a".parse()?, later).all, u64::MAX);
         Ok(())
     }
 

@@ -1,0 +1,125 @@
+//! A gate between the service and Redis or Postgres. While it is shut, what is to be kept waits at it in the order it came, and
+//! goes on once it opens: late, and even where whoever sent it has gone.
+
+use std::path::PathBuf;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio_postgres::config::{Config, Host};
+
+use crate::support::{Database, Redis, wait_until};
+
+/// What waits at the gate.
+#[derive(Clone, Debug)]
+pub(super) enum Kept {
+    Nothing,
+    /// Whatever the service sends that holds this, and what it sends behind it on the same connection.
+    Sent(String),
+    /// Whatever the server says.
+    Answers,
+}
+
+/// Listens on a port of its own until its runtime ends.
+pub(super) struct Gate {
+    /// The server, as the service is to call it.
+    pub(super) url: String,
+    kept: watch::Sender<Kept>,
+    waiting: watch::Sender<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Server {
+    Redis(u16),
+    Postgres(PathBuf),
+}
+
+impl Gate {
+    pub(super) async fn before_redis(redis: &Redis) -> Self {
+        Self::before(Server::Redis(redis.port), |port| format!("redis://127.0.0.1:{port}")).await
+    }
+
+    /// Before a database, wherever its server's socket is.
+    pub(super) async fn before_postgres(database: &Database) -> Self {
+        let config: Config = database.url.parse().expect("a URL");
+        let [Host::Unix(dir)] = config.get_hosts() else { panic!("not by a unix socket: {}", database.url) };
+        let socket = dir.join(format!(".s.PGSQL.{}", config.get_ports().first().copied().unwrap_or(5432)));
+        let (user, name) = (config.get_user().expect("a user"), config.get_dbname().expect("a name"));
+        Self::before(Server::Postgres(socket), |port| format!("postgresql://{user}@127.0.0.1:{port}/{name}")).await
+    }
+
+    async fn before(server: Server, url: impl FnOnce(u16) -> String) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let gate = Self { url: url(port), kept: watch::Sender::new(Kept::Nothing), waiting: watch::Sender::new(0) };
+        let (kept, waiting) = (gate.kept.clone(), gate.waiting.clone());
+        tokio::spawn(async move {
+            while let Ok((service, _)) = listener.accept().await {
+                // Commands of a few bytes must not wait for one another.
+                let _ = service.set_nodelay(true);
+                let (from_service, to_service) = service.into_split();
+                let line = Line { kept: kept.clone(), waiting: waiting.clone() };
+                match &server {
+                    Server::Redis(port) => {
+                        let Ok(server) = TcpStream::connect(("127.0.0.1", *port)).await else { continue };
+                        let _ = server.set_nodelay(true);
+                        let (from_server, to_server) = server.into_split();
+                        tokio::spawn(line.clone().pass(from_service, to_server, true));
+                        tokio::spawn(line.pass(from_server, to_service, false));
+                    }
+                    Server::Postgres(socket) => {
+                        let Ok(server) = UnixStream::connect(socket).await else { continue };
+                        let (from_server, to_server) = server.into_split();
+                        tokio::spawn(line.clone().pass(from_service, to_server, true));
+                        tokio::spawn(line.pass(from_server, to_service, false));
+                    }
+                }
+            }
+        });
+        gate
+    }
+
+    /// From now on, on all connections.
+    pub(super) fn keep(&self, kept: Kept) {
+        self.kept.send_replace(kept);
+    }
+
+    /// Waits until something waits at the gate.
+    pub(super) async fn waited_at(&self) {
+        wait_until("something waits at the gate", async || (*self.waiting.borrow() > 0).then_some(())).await;
+    }
+
+    /// Lets go on what waits.
+    pub(super) fn open(&self) {
+        self.kept.send_replace(Kept::Nothing);
+    }
+}
+
+#[derive(Clone)]
+struct Line {
+    kept: watch::Sender<Kept>,
+    waiting: watch::Sender<usize>,
+}
+
+impl Line {
+    async fn pass(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, is_sent: bool) {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(len @ 1..) = from.read(&mut buffer).await {
+            let is_kept = |kept: &Kept| match kept {
+                Kept::Nothing => false,
+                Kept::Sent(what) => is_sent && buffer[..len].windows(what.len()).any(|word| word == what.as_bytes()),
+                Kept::Answers => !is_sent,
+            };
+            let mut kept = self.kept.subscribe();
+            if is_kept(&kept.borrow_and_update()) {
+                self.waiting.send_modify(|waiting| *waiting += 1);
+                // The sender is part of `self`, so it cannot be gone.
+                let _ = kept.wait_for(|kept| !is_kept(kept)).await;
+                self.waiting.send_modify(|waiting| *waiting -= 1);
+            }
+            if to.write_all(&buffer[..len]).await.is_err() {
+                break;
+            }
+        }
+    }
+}
