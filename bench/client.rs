@@ -1,18 +1,18 @@
-//! A lean HTTP/1.1 client: one request under way a connection, its bytes made beforehand, so that little of the machine is
-//! spent on asking.
+//! Callers that wait for each answer before they ask again, and what they ask.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
+use crate::connection::Connection;
 use crate::customer;
 use crate::support::{KEY_HEADER, ROUTE_SECRET, sign, sign_with};
 
-/// Customers of one request.
+/// Customers of one request, unless that is what is varied.
 pub(crate) const BATCH: usize = 10;
+
+/// Requests, ready to be sent.
+pub(crate) type Requests = Arc<Vec<Vec<u8>>>;
 
 /// One answer.
 pub(crate) struct Sample {
@@ -20,26 +20,40 @@ pub(crate) struct Sample {
     pub(crate) took: Duration,
     /// 0: no answer.
     pub(crate) status: u16,
+    /// Where it was asked for.
     pub(crate) request_id: String,
 }
 
-/// Signed requests for random customers, ready to be sent.
-pub(crate) fn requests(n: usize, customers: i32) -> Arc<Vec<Vec<u8>>> {
-    let request = |_| {
-        let ids: Vec<_> = (0..BATCH).map(|_| format!("\"{}\"", customer(fastrand::i32(1..=customers)))).collect();
-        let body = format!(r#"{{"action":"process_customer_batch","input":{{"customer_ids":[{}],"tenant_id":"acme42"}}}}"#, ids.join(","));
-        let head = format!(
-            "POST /data-action HTTP/1.1\r\nHost: bench\r\nX-CXone-Signature: {}\r\nContent-Length: {}\r\n\r\n",
-            sign(body.as_bytes()),
-            body.len()
-        );
-        [head, body].concat().into_bytes()
-    };
-    Arc::new((0..n).map(request).collect())
+/// How long requests are sent.
+#[derive(Clone)]
+pub(crate) enum Until {
+    /// Each once.
+    Sent,
+    /// Again and again, until this turns true.
+    Told(Arc<AtomicBool>),
+    /// Again and again, for so long.
+    Passed(Duration),
 }
 
-/// Signed webhooks to that path, each with a key of its own, ready to be sent.
-pub(crate) fn webhooks(path: &str, keys: std::ops::Range<usize>) -> Arc<Vec<Vec<u8>>> {
+/// Signed requests for random customers.
+pub(crate) fn requests(n: usize, customers: i32) -> Requests {
+    Arc::new((0..n).map(|_| lookup((0..BATCH).map(|_| fastrand::i32(1..=customers)))).collect())
+}
+
+/// A signed request for these customers.
+pub(crate) fn lookup(customers: impl Iterator<Item = i32>) -> Vec<u8> {
+    let ids: Vec<_> = customers.map(|n| format!("\"{}\"", customer(n))).collect();
+    let body = format!(r#"{{"action":"process_customer_batch","input":{{"customer_ids":[{}],"tenant_id":"acme42"}}}}"#, ids.join(","));
+    let head = format!(
+        "POST /data-action HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nX-CXone-Signature: {}\r\nContent-Length: {}\r\n\r\n",
+        sign(body.as_bytes()),
+        body.len()
+    );
+    [head, body].concat().into_bytes()
+}
+
+/// Signed webhooks to that path, each with a key of its own.
+pub(crate) fn webhooks(path: &str, keys: std::ops::Range<usize>) -> Requests {
     let request = |key| {
         let body = format!(r#"{{"dialogId":"dialog-{key}","nodeId":"node-7","sequence":{key},"text":"What is the state of my order?"}}"#);
         let head = format!(
@@ -52,74 +66,76 @@ pub(crate) fn webhooks(path: &str, keys: std::ops::Range<usize>) -> Arc<Vec<Vec<
     Arc::new(keys.map(request).collect())
 }
 
-/// Sends each request once over so many connections, or again and again until `stop`.
-pub(crate) async fn run(url: &str, requests: &Arc<Vec<Vec<u8>>>, connections: usize, stop: Option<Arc<AtomicBool>>) -> Vec<Sample> {
-    let address = url.trim_start_matches("http://").to_owned();
-    let next = Arc::new(AtomicUsize::new(0));
-    let workers: Vec<_> = (0..connections)
+/// Sends them over so many connections, each with one request under way.
+pub(crate) async fn run(url: &str, requests: &Requests, connections: usize, until: Until) -> Vec<Sample> {
+    run_noting(|_| String::new(), url, requests, connections, until).await
+}
+
+/// The same, with the answers' request ids.
+pub(crate) async fn run_with_ids(url: &str, requests: &Requests, connections: usize, until: Until) -> Vec<Sample> {
+    run_noting(|answer| answer.header("x-request-id").unwrap_or_default().to_owned(), url, requests, connections, until).await
+}
+
+async fn run_noting(id: fn(&Connection) -> String, url: &str, requests: &Requests, connections: usize, until: Until) -> Vec<Sample> {
+    let (next, began) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+    let callers: Vec<_> = (0..connections)
         .map(|_| {
-            let (address, requests, next, stop) = (address.clone(), Arc::clone(requests), Arc::clone(&next), stop.clone());
+            let (url, requests, next, until) = (url.to_owned(), Arc::clone(requests), Arc::clone(&next), until.clone());
             tokio::spawn(async move {
                 let mut samples = Vec::new();
-                let mut socket = None;
+                let mut connection = None;
                 loop {
                     let nth = next.fetch_add(1, Ordering::Relaxed);
-                    let over = stop.as_ref().map_or(nth >= requests.len(), |stop| stop.load(Ordering::Relaxed));
+                    let at = Instant::now();
+                    let over = match &until {
+                        Until::Sent => nth >= requests.len(),
+                        Until::Told(stop) => stop.load(Ordering::Relaxed),
+                        Until::Passed(time) => at >= began + *time,
+                    };
                     if over {
                         return samples;
                     }
-                    let at = Instant::now();
-                    let answer = exchange(&mut socket, &address, &requests[nth % requests.len()]).await;
-                    let (status, request_id) = answer.unwrap_or_else(|_| {
-                        socket = None;
-                        (0, String::new())
-                    });
-                    samples.push(Sample { at, took: at.elapsed(), status, request_id });
+                    let status = exchange(&mut connection, &url, &requests[nth % requests.len()]).await;
+                    let took = at.elapsed();
+                    let request_id = connection.as_ref().map(id).unwrap_or_default();
+                    samples.push(Sample { at, took, status, request_id });
                 }
             })
         })
         .collect();
     let mut all = Vec::new();
-    for worker in workers {
-        all.extend(worker.await.expect("a worker"));
+    for caller in callers {
+        all.extend(caller.await.expect("a caller"));
     }
     all
 }
 
-async fn exchange(socket: &mut Option<TcpStream>, address: &str, request: &[u8]) -> std::io::Result<(u16, String)> {
-    let stream = match socket {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            socket.insert(stream)
-        }
-    };
-    stream.write_all(request).await?;
-    let mut buffer = Vec::with_capacity(8192);
-    loop {
-        if stream.read_buf(&mut buffer).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&buffer[..end]);
-        let header = |wanted: &str| {
-            let named =
-                |line: &str| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned());
-            head.lines().find_map(named).unwrap_or_default()
+/// The answer's status; 0, and no connection any more, where there was none.
+pub(crate) async fn exchange(connection: &mut Option<Connection>, url: &str, request: &[u8]) -> u16 {
+    let answer = async {
+        let open = match connection.as_mut() {
+            Some(open) => open,
+            None => connection.insert(Connection::open(url).await?),
         };
-        let length: usize = header("content-length").parse().unwrap_or(0);
-        if buffer.len() >= end + 4 + length {
-            let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-            return Ok((status, header("x-request-id")));
-        }
-    }
+        open.exchange(request).await
+    };
+    let status = answer.await;
+    status.unwrap_or_else(|_| {
+        *connection = None;
+        0
+    })
 }
 
 /// The time within which that share of the requests were answered, in milliseconds.
 pub(crate) fn quantile(samples: &[&Sample], share: f64) -> f64 {
-    let mut times: Vec<_> = samples.iter().map(|sample| sample.took.as_secs_f64() * 1e3).collect();
+    quantiles(samples.iter().copied(), [share])[0]
+}
+
+/// The same of several shares.
+pub(crate) fn quantiles<'s, const N: usize>(samples: impl Iterator<Item = &'s Sample>, shares: [f64; N]) -> [f64; N] {
+    let mut times: Vec<_> = samples.map(|sample| sample.took.as_secs_f64() * 1e3).collect();
     times.sort_by(f64::total_cmp);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank in a list")]
-    times.get(((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    let rank = |share: f64| ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+    shares.map(|share| times.get(rank(share)).copied().unwrap_or(f64::NAN))
 }

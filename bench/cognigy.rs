@@ -10,8 +10,8 @@ use tokio::task;
 
 use crate::Options;
 use crate::client::{Sample, quantile};
-use crate::steady::median;
 use crate::support::{Cluster, Cognigy, Redis, Route, Service, wait_until};
+use crate::table::median;
 
 const PATH: &str = "/webhook";
 /// Webhooks a second.

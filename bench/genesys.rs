@@ -8,10 +8,10 @@ use futures_util::future::join_all;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::client::{self, quantile};
+use crate::client::{self, Requests, Until, quantile};
 use crate::cognigy::open_loop;
-use crate::steady::median;
 use crate::support::{ACTION, Answer, Cluster, Database, EXECUTE, Genesys, Redis, Reply, Route, Service, Setup, send, sign, tally};
+use crate::table::median;
 use crate::{Options, Store};
 
 /// Executions at once without a token.
@@ -154,9 +154,9 @@ impl Stage<'_> {
     }
 
     /// Answers a second, and half and 99 in a hundred of the latencies, in milliseconds.
-    async fn round(&self, service: &Service, requests: &Arc<Vec<Vec<u8>>>) -> [f64; 3] {
+    async fn round(&self, service: &Service, requests: &Requests) -> [f64; 3] {
         let (before, began) = (self.genesys.api.started(), Instant::now());
-        let samples = client::run(&service.url, requests, self.options.connections, None).await;
+        let samples = client::run(&service.url, requests, self.options.connections, Until::Sent).await;
         let took = began.elapsed().as_secs_f64();
         let answers = tally(samples.iter().map(|sample| sample.status));
         assert_eq!(answers, [(200, requests.len())].into());
@@ -184,7 +184,7 @@ fn nth(body: &[u8]) -> usize {
 }
 
 /// The same bodies as of [`client::webhooks`], ready to be sent.
-fn executions(keys: std::ops::Range<usize>) -> Arc<Vec<Vec<u8>>> {
+fn executions(keys: std::ops::Range<usize>) -> Requests {
     let path = EXECUTE.replace("{action_id}", ACTION);
     let request = |key| {
         let body = format!(r#"{{"dialogId":"dialog-{key}","nodeId":"node-7","sequence":{key},"text":"What is the state of my order?"}}"#);

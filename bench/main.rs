@@ -1,7 +1,13 @@
-//! The whole service under load, on a private Postgres and Redis: how fast, beside what Postgres itself can do, and what
-//! callers see while a dependency dies.
+//! The whole service under load, on a private Postgres and Redis: how fast, beside what Postgres, Redis and HTTP can do by
+//! themselves, and beside any peers.
 //!
-//!     cargo bench --bench load -- steady | redis | postgres [--customers N] [--connections N] [--requests N] [--set NAME=VALUE]
+//!     cargo bench --bench load -- figures [--section main,connections,batches,customers,latency,load] [--rounds N] [--seconds N]
+//!         [--customers N,N,...] [--connections N] [--peer NAME=URL] [--plot FILE.svg] [--set NAME=VALUE]
+//!
+//! What callers see while a dependency dies, and what they read while customers change:
+//!
+//!     cargo bench --bench load -- redis | postgres [--customers N] [--connections N] [--requests N] [--set NAME=VALUE]
+//!     cargo bench --bench load -- coherence
 //!
 //! And of webhooks: how often the work is done while instances are killed, and what idempotency costs.
 //!
@@ -17,30 +23,41 @@
 
 mod client;
 mod cognigy;
+mod coherence;
+mod connection;
+mod figures;
 mod genesys;
 mod kills;
 mod once;
 mod outages;
-mod pgbench;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_crashes/stage.rs"]
 mod stage;
-mod steady;
 #[expect(dead_code, unused_imports, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
+mod table;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_scale.rs"]
 mod webhook_scale;
 mod webhooks;
 
+use std::time::Duration;
+
 use clap::{Parser, ValueEnum};
-use support::{Cluster, Database, Setup};
+use mimalloc::MiMalloc;
+use support::{Cluster, Database, Setup, connect};
+
+/// The service's, so that the bare route has it too.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Scene {
-    /// Uncached, cached, and pgbench, in turn.
-    Steady,
+    /// Every figure, in interleaved rounds.
+    Figures,
+    /// Customers that change while they are read.
+    Coherence,
     /// Redis killed, restarted, hung and woken under load.
     Redis,
     /// Postgres killed and restarted under load.
@@ -55,6 +72,9 @@ enum Scene {
     Genesys,
     /// Webhooks while Cognigy is healthy, dead or hung.
     Cognigy,
+    /// What the scene figures starts beside itself.
+    #[value(hide = true)]
+    Bare,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -63,19 +83,22 @@ enum Store {
     Postgres,
 }
 
+/// From what lies in any cache to what does not.
+const CUSTOMERS: [i32; 3] = [10_000, 1_000_000, 10_000_000];
+
 #[derive(Parser)]
 struct Options {
     scene: Scene,
-    /// Customers in the database.
-    #[arg(long, default_value_t = 100_000)]
-    customers: i32,
+    /// Customers in the database. Of several numbers the middle one counts, but for the section that compares them.
+    #[arg(long, value_delimiter = ',', default_values_t = CUSTOMERS)]
+    customers: Vec<i32>,
     /// Connections, each with one request under way.
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Requests of each round.
+    /// Requests of each round, where seconds do not say how long it is.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// Rounds of the scenes steady, webhooks, genesys and cognigy.
+    /// Rounds of the scenes figures, webhooks, genesys and cognigy.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The idempotency store of the scenes once, kills and genesys; both where none is named.
@@ -84,12 +107,15 @@ struct Options {
     /// Kills at each moment, or connections cut.
     #[arg(long, default_value_t = 100)]
     times: usize,
-    /// Seconds of each phase of the scene cognigy (60 where not set), and of the storm in the scene genesys (30).
+    /// Seconds of each round of the scene figures (3 where not set), of each phase of the scene cognigy (60), and of the storm in
+    /// the scene genesys (30).
     #[arg(long)]
     seconds: Option<u32>,
     /// Settings of the service under load, as `NAME=VALUE`.
     #[arg(long)]
     set: Vec<String>,
+    #[command(flatten)]
+    figures: figures::Choice,
     /// cargo says so.
     #[arg(long, hide = true)]
     bench: bool,
@@ -99,7 +125,8 @@ struct Options {
 async fn main() {
     let options = Options::parse();
     match options.scene {
-        Scene::Steady => steady::run(&options).await,
+        Scene::Figures => figures::run(&options).await,
+        Scene::Coherence => coherence::run(&options).await,
         Scene::Redis => outages::redis(&options).await,
         Scene::Postgres => outages::postgres(&options).await,
         Scene::Once => once::run(&options).await,
@@ -107,14 +134,34 @@ async fn main() {
         Scene::Webhooks => webhooks::run(&options).await,
         Scene::Genesys => genesys::run(&options).await,
         Scene::Cognigy => cognigy::run(&options).await,
+        Scene::Bare => figures::bare(&options).await,
     }
 }
 
 impl Options {
     /// The service under load, but for its cache.
     fn service(&self, database: &Database) -> Setup {
-        let settings = self.set.iter().filter_map(|setting| setting.split_once('='));
-        settings.fold(Setup::on(database), |setup, (name, value)| setup.set(name, value))
+        self.settings().fold(Setup::on(database), |setup, (name, value)| setup.set(name, value))
+    }
+
+    /// Names and values of `--set`.
+    fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.set.iter().map(|setting| setting.split_once('=').expect("--set NAME=VALUE"))
+    }
+
+    /// How many customers there are, where all requests go to one database.
+    fn main_customers(&self) -> i32 {
+        self.customers[self.customers.len() / 2]
+    }
+
+    /// How long a round of the scene figures is.
+    fn round(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(3).max(1).into())
+    }
+
+    /// How the medians came about.
+    fn rounds_told(&self) -> String {
+        format!("Medians of {} interleaved rounds of {} s (least to most).", self.rounds, self.round().as_secs())
     }
 
     /// The idempotency stores of this run.
@@ -130,13 +177,26 @@ fn customer(n: i32) -> String {
 
 /// A durable server with so many customers of one tenant.
 async fn database(customers: i32) -> (Cluster, Database) {
-    let cluster = Cluster::start(&[("max_connections", "200"), ("shared_buffers", "512MB")]).await;
+    let cluster = cluster().await;
     let database = cluster.database().await;
+    fill(&database, customers).await;
+    (cluster, database)
+}
+
+/// A durable server.
+async fn cluster() -> Cluster {
+    Cluster::start(&[("max_connections", "200"), ("shared_buffers", "512MB")]).await
+}
+
+/// So many customers of one tenant, and the server at rest afterwards.
+async fn fill(database: &Database, customers: i32) {
+    let owner = connect(&database.owner_url).await.expect("the superuser gets in");
+    // Nobody listens yet, so that no trigger has anybody to tell; and it may take its time.
+    owner.batch_execute("SET session_replication_role = replica; SET statement_timeout = 0").await.expect("settings");
     let fill = "INSERT INTO customers (tenant_id, id, name, status, attributes) \
         SELECT 'acme42', ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'Customer number ' || n, 'active', '{\"tier\": \"gold\", \"language\": \"en\"}' \
         FROM generate_series(1, $1) n";
-    database.owner.execute(fill, &[&customers]).await.expect("customers");
-    database.run("VACUUM ANALYZE customers").await;
-    database.run("CHECKPOINT").await;
-    (cluster, database)
+    owner.execute(fill, &[&customers]).await.expect("customers");
+    owner.batch_execute("VACUUM ANALYZE customers").await.expect("a vacuum");
+    owner.batch_execute("CHECKPOINT").await.expect("a checkpoint");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::{self, Sample, quantile};
+use crate::client::{self, Requests, Sample, Until, quantile};
 use crate::support::{Redis, tally};
 use crate::{Options, database};
 
@@ -13,12 +13,12 @@ const PHASE: Duration = Duration::from_secs(4);
 
 /// Redis alone as cache, so that every request meets it.
 pub(crate) async fn redis(options: &Options) {
-    let (_cluster, database) = database(options.customers).await;
+    let (_cluster, database) = database(options.main_customers()).await;
     let mut redis = Redis::start().await;
     let service = options.service(&database).set("REDIS_URL", redis.url()).set("CXDA_CACHE__LOCAL_CAPACITY", "0").start().await;
     let uncached = options.service(&database).set("CXDA_CACHE__TTL", "0").start().await;
-    let requests = client::requests(options.requests, options.customers);
-    let quiet = client::run(&uncached.url, &requests, options.connections, None).await;
+    let requests = client::requests(options.requests, options.main_customers());
+    let quiet = client::run(&uncached.url, &requests, options.connections, Until::Sent).await;
     println!("without any cache: p99 {:.1} ms", quantile(&quiet.iter().collect::<Vec<_>>(), 0.99));
 
     let load = Load::start(&service.url, &requests, options.connections);
@@ -41,9 +41,9 @@ pub(crate) async fn redis(options: &Options) {
 
 /// Nothing cached, so that every request needs Postgres.
 pub(crate) async fn postgres(options: &Options) {
-    let (mut cluster, mut database) = database(options.customers).await;
+    let (mut cluster, mut database) = database(options.main_customers()).await;
     let service = options.service(&database).set("CXDA_CACHE__TTL", "0").start().await;
-    let requests = client::requests(options.requests, options.customers);
+    let requests = client::requests(options.requests, options.main_customers());
     let load = Load::start(&service.url, &requests, options.connections);
     let mut phases = vec![("Postgres up", Instant::now())];
     tokio::time::sleep(PHASE).await;
@@ -76,10 +76,10 @@ struct Load {
 }
 
 impl Load {
-    fn start(url: &str, requests: &Arc<Vec<Vec<u8>>>, connections: usize) -> Self {
+    fn start(url: &str, requests: &Requests, connections: usize) -> Self {
         let (url, requests, stop) = (url.to_owned(), Arc::clone(requests), Arc::new(AtomicBool::new(false)));
         let until = Arc::clone(&stop);
-        let task = tokio::spawn(async move { client::run(&url, &requests, connections, Some(until)).await });
+        let task = tokio::spawn(async move { client::run_with_ids(&url, &requests, connections, Until::Told(until)).await });
         Self { stop, task }
     }
 

@@ -9,9 +9,9 @@ use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
 
 use crate::Options;
-use crate::client::{self, quantile};
-use crate::steady::median;
+use crate::client::{self, Until, quantile};
 use crate::support::{Cluster, Redis, Route, Upstream};
+use crate::table::median;
 
 /// Answers a second, and the 99th percentile in milliseconds.
 type Round = (f64, f64);
@@ -56,7 +56,7 @@ pub(crate) async fn run(options: &Options) {
 async fn round(options: &Options, url: &str, path: &str, keys: std::ops::Range<usize>) -> Round {
     let requests = client::webhooks(path, keys);
     let began = Instant::now();
-    let samples = client::run(url, &requests, options.connections, None).await;
+    let samples = client::run(url, &requests, options.connections, Until::Sent).await;
     let took = began.elapsed().as_secs_f64();
     let failures: Vec<_> = samples.iter().map(|sample| sample.status).filter(|status| *status != 200).collect();
     assert!(failures.is_empty() && samples.len() == requests.len(), "{path}: {failures:?}");
