@@ -27,7 +27,7 @@ const INSTANCES: usize = 3;
 const MAY_TAKE: Duration = Duration::from_secs(1);
 
 /// Of each instance, beside those that race; so many, and so seldom, that the machine has time to spare.
-const READERS: usize = 3;
+const READERS: usize = 4;
 const READER_PAUSE: Duration = Duration::from_millis(1);
 /// How often a reader asks for many at once, which takes longer between reading and keeping, and how often for the one that was
 /// updated last.
@@ -36,11 +36,11 @@ const LATEST: f64 = 0.1;
 
 /// Besides the one that races.
 const WRITERS: usize = 2;
-const WRITER_PAUSE: Duration = Duration::from_millis(10);
+const WRITER_PAUSE: Duration = Duration::from_millis(20);
 
 /// Updates of one customer in a row, with less than that between them.
 const RACE: (usize, Duration) = (3, Duration::from_millis(2));
-const RACE_PAUSE: Duration = Duration::from_millis(20);
+const RACE_PAUSE: Duration = Duration::from_millis(30);
 
 #[derive(Clone, Copy)]
 enum Trouble {
@@ -50,7 +50,30 @@ enum Trouble {
 }
 
 const TROUBLES: [(Trouble, &str); 3] =
-    [(Trouble::None, "none"), (Trouble::Redis, "Redis restarted, with old values"), (Trouble::Listeners, "listeners ended, three times")];
+    [(Trouble::None, "none"), (Trouble::Redis, "Redis restarted, with old values"), (Trouble::Listeners, "listeners ended, twice")];
+
+impl Trouble {
+    /// Comes, and goes on for so long.
+    async fn strike(self, database: &Database, redis: &mut Redis, long: Duration) {
+        match self {
+            Self::None => sleep(long).await,
+            Self::Redis => {
+                let old = snapshot(redis).await;
+                sleep(long).await;
+                redis.kill();
+                redis.start_again().await;
+                restore(redis, old).await;
+            }
+            Self::Listeners => {
+                let listeners = "application_name = 'cxone-data-action listener' AND datname = current_database()";
+                let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listeners}");
+                database.run(&end).await;
+                sleep(long).await;
+                database.run(&end).await;
+            }
+        }
+    }
+}
 
 /// One run.
 #[derive(Default)]
@@ -93,27 +116,10 @@ async fn once(options: &Options, database: &Database, trouble: Trouble) -> Tally
         let writer = Writer::new(&stage, database, nth).await;
         writers.push(if nth < WRITERS { tokio::spawn(writer.write()) } else { tokio::spawn(writer.race()) });
     }
-    let quarter = Duration::from_secs(options.seconds.unwrap_or(6).into()) / 4;
-    match trouble {
-        Trouble::None => sleep(quarter * 4).await,
-        Trouble::Redis => {
-            sleep(quarter).await;
-            let old = snapshot(&redis).await;
-            sleep(quarter).await;
-            redis.kill();
-            redis.start_again().await;
-            restore(&redis, old).await;
-            sleep(quarter * 2).await;
-        }
-        Trouble::Listeners => {
-            for _ in 0..3 {
-                sleep(quarter).await;
-                let listeners = "application_name = 'cxone-data-action listener' AND datname = current_database()";
-                database.run(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listeners}")).await;
-            }
-            sleep(quarter).await;
-        }
-    }
+    let third = Duration::from_secs(options.seconds.unwrap_or(9).into()) / 3;
+    sleep(third).await;
+    trouble.strike(database, &mut redis, third).await;
+    sleep(third).await;
     stage.over.store(true, Ordering::Relaxed);
     for worker in readers.into_iter().chain(writers) {
         worker.await.expect("a worker");

@@ -201,7 +201,6 @@ async fn a_notification_that_comes_late_drops_nothing_newer() {
     }
 }
 
-// FAULTS
 #[tokio::test]
 async fn a_mark_stays_for_as_long_as_the_last_change_needs_it() {
     let (database, redis) = (Database::new().await, Redis::start().await);
