@@ -1,12 +1,17 @@
 //! What Prometheus sees: one registry, a method an event. Labels are closed sets, matched routes, or tenants up to a cap.
 
+mod labels;
+
 use std::collections::HashSet;
 use std::sync::RwLock;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+pub use labels::{Circuit, Fate, Outcome, Rollback};
 
 /// From a fast read in memory to a caller's patience, in seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -44,109 +49,8 @@ pub struct Metrics {
     listener_up: IntGauge,
     notification_lag: Histogram,
     invalidations: IntCounterVec,
+    log_lines_dropped: IntCounter,
     tenants: Tenants,
-}
-
-/// The states of a circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Circuit {
-    /// Calls go through.
-    Closed,
-    /// Calls are refused.
-    Open,
-    /// A counted few go through to try.
-    HalfOpen,
-}
-
-impl Circuit {
-    const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
-
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
-
-/// The step of a transaction that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rollback {
-    /// Reading the customers.
-    Lookup,
-    /// Writing the audit row.
-    Audit,
-    /// The commit itself.
-    Commit,
-    /// Any step that took too long.
-    Timeout,
-}
-
-impl Rollback {
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lookup => "lookup",
-            Self::Audit => "audit",
-            Self::Commit => "commit",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
-/// What became of a request that may be done once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was the first, and did the work.
-    First,
-    /// It got the first one's answer.
-    Replayed,
-    /// The first one was still at it.
-    InFlight,
-    /// Its key was used for another payload.
-    Mismatch,
-    /// Nobody knows whether the first one's work was done.
-    Unknown,
-    /// The store of keys did not answer.
-    StoreDown,
-}
-
-impl Outcome {
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Replayed => "replayed",
-            Self::InFlight => "in_flight",
-            Self::Mismatch => "mismatch",
-            Self::Unknown => "unknown",
-            Self::StoreDown => "store_down",
-        }
-    }
-}
-
-/// What became of a datum for somebody else's metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It was taken.
-    Sent,
-    /// There was no room, or no time left for it.
-    Dropped,
-    /// It was refused for good.
-    Refused,
-}
-
-impl Fate {
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sent => "sent",
-            Self::Dropped => "dropped",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl Metrics {
@@ -155,31 +59,17 @@ impl Metrics {
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
-        };
+        let add = Registrar(&registry);
+        let counter = |name: &str, help: &str, labels: &[&str]| add.metric(IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name: &str, help: &str, labels: &[&str]| add.metric(IntGaugeVec::new(Opts::new(name, help), labels));
         let histogram = |name: &str, help: &str, labels: &[&str]| {
-            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            add.metric(HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels))
         };
-        let single_gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
-        };
+        let single_gauge = |name: &str, help: &str| add.metric(IntGauge::new(name, help));
         let single_histogram = |name: &str, help: &str, buckets: &[f64]| {
-            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            add.metric(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
         };
-        let taken_apart = IntCounter::new(
-            "cxone_dataaction_shared_transactions_taken_apart_total",
-            "Shared transactions that failed, so that their members were tried one by one",
-        )?;
-        registry.register(Box::new(taken_apart.clone()))?;
+        let single_counter = |name: &str, help: &str| add.metric(IntCounter::new(name, help));
         let build = gauge("cxone_dataaction_build_info", "The running version", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
@@ -229,7 +119,10 @@ impl Metrics {
                 "Time from a lookup's or an entry's arrival until its transaction begins",
                 &BUCKETS,
             )?,
-            taken_apart,
+            taken_apart: single_counter(
+                "cxone_dataaction_shared_transactions_taken_apart_total",
+                "Shared transactions that failed, so that their members were tried one by one",
+            )?,
             listener_up: single_gauge("cxone_dataaction_cache_listener_up", "1 while changes of customers are heard of")?,
             notification_lag: single_histogram(
                 "cxone_dataaction_cache_notification_lag_seconds",
@@ -248,6 +141,7 @@ impl Metrics {
                 "cxone_dataaction_audit_default_partition_used",
                 "1 where audit rows have fallen into the default partition",
             )?,
+            log_lines_dropped: single_counter("log_lines_dropped_total", "Log lines that nobody took in time")?,
             tenants: Tenants { max: max_tenants, named: RwLock::default() },
             registry,
         })
@@ -388,9 +282,24 @@ impl Metrics {
         set("idle", idle);
     }
 
+    /// So many log lines were dropped since the start.
+    pub fn log_lines_dropped(&self, total: usize) {
+        self.log_lines_dropped.inc_by((total as u64).saturating_sub(self.log_lines_dropped.get()));
+    }
+
     /// Whether audit rows have fallen into the default partition.
     pub fn audit_default_partition(&self, used: bool) {
         self.audit_default_partition.set(i64::from(used));
+    }
+}
+
+/// Registers what is made.
+struct Registrar<'r>(&'r Registry);
+
+impl Registrar<'_> {
+    fn metric<M: Collector + Clone + 'static>(&self, made: Result<M, prometheus::Error>) -> Result<M, prometheus::Error> {
+        let metric = made?;
+        self.0.register(Box::new(metric.clone())).map(|()| metric)
     }
 }
 

@@ -28,6 +28,7 @@ use crate::app::ports::{CustomerStore, MetricSink};
 use crate::config::Config;
 use crate::http::{self, Bounds, Health, Ops, Services};
 use crate::metrics::Metrics;
+use crate::telemetry::Log;
 use caching::Caching;
 use keys::{Stores, Tending};
 
@@ -72,7 +73,7 @@ pub struct Running {
 
 /// Starts everything and returns once both listeners are bound. Must be called on the main runtime, which has to outlive
 /// what it starts.
-pub async fn start(config: &Config, storage: Storage) -> anyhow::Result<Running> {
+pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Result<Running> {
     let metrics = Arc::new(Metrics::new(config.metrics.max_tenants)?);
     let connector = if let Storage::Postgres(connector) = &storage { Some(Connector::clone(connector)) } else { None };
     let works = Arc::new(Works::new(config.http.max_in_flight));
@@ -116,8 +117,13 @@ pub async fn start(config: &Config, storage: Storage) -> anyhow::Result<Running>
         },
         metrics: Arc::clone(&metrics),
     };
-    let observed = postgres.clone();
-    let refresh = Arc::new(move || observed.iter().for_each(|store| store.observe()));
+    let (observed, counted, dropped) = (postgres.clone(), Arc::clone(&metrics), log.dropped());
+    let refresh = Arc::new(move || {
+        if let Some(store) = &observed {
+            store.observe();
+        }
+        counted.log_lines_dropped(dropped());
+    });
     let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh };
 
     let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))

@@ -20,12 +20,12 @@ pub(super) struct Options {
 
 pub(super) async fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
     let config = Config::load_for_serving(&settings.flags())?;
-    telemetry::start(config.log.format == LogFormat::Json, &config.log.filter);
+    let log = telemetry::start(config.log.format == LogFormat::Json, &config.log.filter);
     let stop = stop_signal()?;
     let owner = config.database.migrate_url.as_ref().or(config.database.url.as_ref());
     let work = async {
         let connector = connect(&config, config.database_url()?, owner.filter(|_| options.auto_migrate)).await?;
-        server::start(&config, Storage::Postgres(Box::new(connector))).await
+        server::start(&config, Storage::Postgres(Box::new(connector)), &log).await
     };
     tokio::pin!(stop);
     let running = tokio::select! {

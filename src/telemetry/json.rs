@@ -60,14 +60,19 @@ impl Object<'_, '_> {
         if self.result.is_err() {
             return;
         }
-        let comma = if std::mem::take(&mut self.empty) { "" } else { "," };
-        self.result = write!(self.writer, r#"{comma}"{}":"#, field.name()).and_then(|()| write(self.writer));
+        let before = if std::mem::take(&mut self.empty) { "\"" } else { ",\"" };
+        let name = [before, field.name(), "\":"].into_iter().try_for_each(|part| self.writer.write_str(part));
+        self.result = name.and_then(|()| write(self.writer));
     }
 
     fn text(&mut self, field: &Field, text: &str) {
         let plain = text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
         self.member(field, |writer| {
-            if plain { write!(writer, r#""{text}""#) } else { writer.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?) }
+            if plain {
+                ["\"", text, "\""].into_iter().try_for_each(|part| writer.write_str(part))
+            } else {
+                writer.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
+            }
         });
     }
 }

@@ -37,13 +37,13 @@ pub(super) struct Options {
 
 pub(super) async fn run(settings: &Settings, options: Options) -> anyhow::Result<()> {
     let (config, secret_file) = load(settings, &options.dir)?;
-    telemetry::start(config.log.format == LogFormat::Json, &config.log.filter);
+    let log = telemetry::start(config.log.format == LogFormat::Json, &config.log.filter);
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let mut private = None;
     let start = async {
         let storage = storage(&config, &options, &mut private).await?;
-        server::start(&config, storage).await
+        server::start(&config, storage, &log).await
     };
     let running = tokio::select! {
         running = start => running,
