@@ -37,8 +37,8 @@ impl CustomerStore for MemoryStore {
     async fn lookup_and_audit(&self, entry: AuditEntry, asked: Vec<CustomerId>, deadline: Instant) -> Result<Reading, StoreError> {
         let (found, missing): (Vec<_>, Vec<_>) = {
             let customers = self.customers.lock().unwrap_or_else(PoisonError::into_inner);
-            let found: Vec<_> = asked.iter().filter_map(|id| customers.get(&(entry.tenant.clone(), *id)).cloned()).collect();
-            let missing = asked.iter().copied().filter(|id| !customers.contains_key(&(entry.tenant.clone(), *id))).collect();
+            let found: Vec<_> = asked.iter().filter_map(|id| customers.get(&(entry.tenant, *id)).cloned()).collect();
+            let missing = asked.iter().copied().filter(|id| !customers.contains_key(&(entry.tenant, *id))).collect();
             (found, missing)
         };
         self.audit(entry, missing, deadline).await?;

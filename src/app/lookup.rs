@@ -159,7 +159,7 @@ impl Shared {
         }
         let source = if cache == CacheUse::Partial { Source::Mixed } else { Source::Database };
         let asked = findings.not_present();
-        let tenant = request.tenant.clone();
+        let tenant = request.tenant;
         let read = self.ask_store(entry(request, source), asked, deadline).await.map_err(LookupError::Store)?;
         findings.learn(&read);
         if let Some(vantage) = vantage {
@@ -225,7 +225,7 @@ impl Shared {
         asked: Vec<CustomerId>,
         deadline: Instant,
     ) -> Result<Vec<(CustomerId, Cached)>, StoreError> {
-        let (began, tenant) = (Instant::now(), entry.tenant.clone());
+        let (began, tenant) = (Instant::now(), entry.tenant);
         let result = self.store.lookup_and_audit(entry, asked.clone(), deadline).await;
         self.metrics.queried(tenant.as_str(), result.as_ref().map_or_else(StoreError::status, |_| "ok"), began.elapsed());
         let reading = result?;

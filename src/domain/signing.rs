@@ -33,11 +33,12 @@ impl Encoding {
     /// Reads a header's value, with or without the prefix `sha256=`. `None` where it is anything but a whole tag.
     pub fn decode(self, value: &str) -> Option<Tag> {
         let text = value.strip_prefix("sha256=").unwrap_or(value);
-        let bytes = match self {
-            Self::Hex => hex::decode(text).ok()?,
-            Self::Base64 => BASE64.decode(text).ok()?,
-        };
-        bytes.try_into().ok().map(Tag)
+        let mut tag = [0; 32];
+        match self {
+            Self::Hex => hex::decode_to_slice(text, &mut tag).ok()?,
+            Self::Base64 => tag = BASE64.decode(text).ok()?.try_into().ok()?,
+        }
+        Some(Tag(tag))
     }
 
     /// Spells a tag, without a prefix.

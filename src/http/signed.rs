@@ -86,7 +86,7 @@ impl<T: SignedBody> Signed<T> {
     /// Reads a body that this key has signed, and makes sure that it may speak for the tenant.
     pub(super) fn of(request: &HttpRequest, key: &SigningKey, body: &[u8], bounds: &Bounds) -> Result<Self, ApiError> {
         let value = T::parse(body, bounds)?;
-        request::note(request, |notes| notes.tenant = Some(value.tenant().clone()));
+        request::note(request, |notes| notes.tenant = Some(*value.tenant()));
         if !key.allows(value.tenant()) {
             return Err(ApiError::TenantNotAllowed);
         }

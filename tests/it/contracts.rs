@@ -37,7 +37,7 @@ fn entry(tenant: &TenantId, ids: &[CustomerId]) -> AuditEntry {
     AuditEntry {
         id: Uuid::now_v7(),
         occurred_at: audit::now(),
-        tenant: tenant.clone(),
+        tenant: *tenant,
         action: "process_customer_batch",
         source: Source::Database,
         customer_ids: ids.to_vec(),
@@ -130,7 +130,7 @@ async fn the_redis_tier_keeps_the_contract_of_a_cache() {
     cache.put(&a, &[(there, of(&Known::Absent, 4)), (absent, of(&present, 1))]).await.expect("looked at");
     assert_eq!(known(&a).await, [None, Some((present.clone(), 5, 7)), Some((present.clone(), 1, 7))], "the higher version counts");
 
-    cache.invalidate(&[(a.clone(), there, 6), (a.clone(), absent, 1), (b.clone(), unknown, 2)]).await.expect("marked");
+    cache.invalidate(&[(a, there, 6), (a, absent, 1), (b, unknown, 2)]).await.expect("marked");
     assert_eq!(known(&a).await, [None, None, Some((present.clone(), 1, 7))], "what is as new as the change stays");
     cache.put(&a, &[(there, of(&present, 5))]).await.expect("looked at");
     cache.put(&b, &[(unknown, of(&Known::Absent, 0))]).await.expect("looked at");

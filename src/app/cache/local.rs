@@ -91,7 +91,7 @@ impl Local {
         // To the end, so that no change comes between the look and the fill.
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let current = |(id, cached): &(CustomerId, Cached)| {
-            let change = recent.changes.get(&Key(tenant.clone(), *id));
+            let change = recent.changes.get(&Key(*tenant, *id));
             ticket >= recent.forgotten && change.is_none_or(|(change, version)| *change <= ticket || *version <= cached.version)
         };
         let now = Instant::now();
@@ -99,7 +99,7 @@ impl Local {
         if let Some(kept) = &self.entries {
             for (id, Cached { known, version, seen, keep }) in &fresh {
                 let entry = Entry { known: known.clone(), version: *version, seen: *seen, until: now + *keep };
-                kept.insert(Key(tenant.clone(), *id), entry);
+                kept.insert(Key(*tenant, *id), entry);
             }
         }
         fresh
@@ -110,7 +110,7 @@ impl Local {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let change = self.now.load(Ordering::Relaxed) + 1;
         for (tenant, id, version) in changed {
-            let key = Key(tenant.clone(), *id);
+            let key = Key(*tenant, *id);
             if let Some(kept) = &self.entries {
                 kept.remove_if(&key, |entry| entry.version < *version);
             }
@@ -158,16 +158,16 @@ mod tests {
         let (local, a) = (Local::new(10), "a".parse::<TenantId>()?);
         let (changed, other) = (id(1)?, id(2)?);
         let before = local.ticket();
-        local.forget(&[(a.clone(), changed, 2)]);
+        local.forget(&[(a, changed, 2)]);
         assert_eq!(local.put(&a, vec![(changed, cached()), (other, cached())], before).len(), 1);
         let there = |id| local.get(&a, id, 0, Instant::now()).is_some();
         assert_eq!((there(changed), there(other)), (false, true));
         local.put(&a, vec![(changed, cached())], local.ticket());
         assert!(there(changed));
-        local.forget(&[(a.clone(), changed, 3)]);
+        local.forget(&[(a, changed, 3)]);
         assert!(!there(changed));
         local.put(&a, vec![(changed, Cached { version: 3, ..cached() })], before);
-        local.forget(&[(a.clone(), changed, 3)]);
+        local.forget(&[(a, changed, 3)]);
         assert!(there(changed), "as new as the change");
         Ok(())
     }
@@ -177,7 +177,7 @@ mod tests {
         let (local, a) = (Local::new(10), "a".parse::<TenantId>()?);
         let before = local.ticket();
         for n in 1..=REMEMBERED + 1 {
-            local.forget(&[(a.clone(), id(n as u128)?, 2)]);
+            local.forget(&[(a, id(n as u128)?, 2)]);
         }
         assert!(local.put(&a, vec![(id(u128::MAX)?, cached())], before).is_empty());
         assert_eq!(local.recent.lock().unwrap_or_else(PoisonError::into_inner).changes.len(), REMEMBERED);
