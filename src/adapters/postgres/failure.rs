@@ -58,7 +58,10 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => {
             StoreError::Interrupted(described(error))
         }
-        SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => StoreError::Interrupted(described(error)),
+        // The last is an entry that is there already, which another attempt allows for.
+        SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED | SqlState::UNIQUE_VIOLATION => {
+            StoreError::Interrupted(described(error))
+        }
         // Out of disk, memory or connections; I/O errors.
         _ if class == "53" || class == "58" => StoreError::Unavailable(described(error)),
         // Connection exceptions, and operator intervention such as a shutdown.

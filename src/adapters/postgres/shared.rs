@@ -4,17 +4,16 @@
 //! Group commit is an old technique: `DeWitt` et al., "Implementation Techniques for Main Memory Database Systems" (SIGMOD 1984).
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::time::timeout_at;
 
 use super::failure::{Failure, retryable};
-use super::transaction::{self, Wish};
+use super::transaction::{self, Attempt, Wish};
 use super::{Answered, Pool};
 use crate::app::ports::{Reading, StoreError};
 use crate::config::Sharing;
@@ -76,13 +75,11 @@ impl Transactions {
     pub(super) async fn grant(&self, wish: Wish, deadline: Instant) -> Result<Reading, StoreError> {
         let (reply, mut answer) = oneshot::channel();
         let since = Instant::now();
-        let number = self.enqueue(|number| Member { number, wish, since, deadline, reply });
+        let place = self.enqueue(|number| Member { number, wish, since, deadline, reply });
         let in_time = timeout_at((since + self.bounds.wait).min(deadline).into(), &mut answer).await;
         let answered = match in_time {
             Ok(answered) => answered,
-            Err(_) if self.lock().withdraw(number) => {
-                return Err(if Instant::now() >= deadline { StoreError::Timeout } else { StoreError::Busy });
-            }
+            Err(_) if place.leave() => return Err(if Instant::now() >= deadline { StoreError::Timeout } else { StoreError::Busy }),
             Err(_) => timeout_at(deadline.into(), answer).await.map_err(|_| StoreError::Timeout)?,
         };
         // Dropped at its deadline, or by a panic.
@@ -95,51 +92,44 @@ impl Transactions {
         self.lock().waiting.len()
     }
 
-    fn enqueue(&self, member: impl FnOnce(u64) -> Member) -> u64 {
+    fn enqueue(&self, member: impl FnOnce(u64) -> Member) -> Place<'_> {
         let mut queue = self.lock();
         queue.come += 1;
         let number = queue.come;
         queue.waiting.push_back(member(number));
-        if queue.in_flight < self.bounds.in_flight {
-            queue.in_flight += 1;
-            self.runtime.spawn(self.clone().work());
-        }
-        number
+        drop(queue);
+        self.begin();
+        Place { transactions: self, number }
     }
 
-    /// One transaction after the other, until nobody waits.
-    async fn work(self) {
-        while let Some(group) = self.next() {
-            // A panic, of which the runtime has told already, must not end this for all.
-            let _panicked = AssertUnwindSafe(self.serve(group)).catch_unwind().await;
+    /// Begins a transaction, where it is time for one.
+    fn begin(&self) {
+        let group = self.lock().next(&self.bounds);
+        if !group.is_empty() {
+            self.runtime.spawn(self.clone().work(group));
         }
     }
 
-    /// Those who go together now. None: nobody waits, and there is one transaction less under way.
-    fn next(&self) -> Option<Vec<Member>> {
-        let mut queue = self.lock();
-        let group = queue.take(&self.bounds);
-        if group.is_empty() {
-            queue.in_flight -= 1;
-            return None;
-        }
-        Some(group)
+    async fn work(self, group: Vec<Member>) {
+        // Ended by a panic, too.
+        let _under_way = UnderWay(&self);
+        self.serve(group).await;
     }
 
     async fn serve(&self, group: Vec<Member>) {
         self.metrics.shared(group.iter().map(|member| member.since.elapsed()));
-        match self.attempt(&group).await {
+        match self.attempt(&group, Attempt::First).await {
             Ok(readings) => group.into_iter().zip(readings).for_each(|(member, reading)| member.tell(Ok(reading))),
             Err(failure) => self.take_apart(group, &failure).await,
         }
     }
 
     /// One transaction for all of them. Each caller keeps to its own deadline; the transaction may go on to the last one's.
-    async fn attempt(&self, group: &[Member]) -> Result<Vec<Reading>, Failure> {
+    async fn attempt(&self, group: &[Member], attempt: Attempt) -> Result<Vec<Reading>, Failure> {
         let deadline = group.iter().map(|member| member.deadline).max().unwrap_or_else(Instant::now);
         let connection = self.pool.lend(deadline).await.map_err(Failure::outside_transaction)?;
         let wishes: Vec<_> = group.iter().map(|member| &member.wish).collect();
-        let outcome = transaction::run(&connection, &wishes, deadline).await;
+        let outcome = transaction::run(&connection, &wishes, attempt, deadline).await;
         self.answered.end(connection, outcome.as_ref().err().map(|failure| &failure.error));
         if let Err(Failure { rolled_back: Some(reason), .. }) = &outcome {
             let mut tenants: Vec<_> = group.iter().map(|member| member.wish.entry.tenant.as_str()).collect();
@@ -169,7 +159,7 @@ impl Transactions {
         }
         let alone = async |member: Member| {
             if member.is_awaited() {
-                let outcome = self.attempt(std::slice::from_ref(&member)).await;
+                let outcome = self.attempt(std::slice::from_ref(&member), Attempt::Again).await;
                 member.tell(outcome.map(|mut readings| readings.pop().unwrap_or_default()).map_err(|failure| failure.error));
             }
         };
@@ -182,6 +172,18 @@ impl Transactions {
 }
 
 impl Queue {
+    /// Those who go together now; nobody, where it is not time for another transaction.
+    fn next(&mut self, bounds: &Bounds) -> Vec<Member> {
+        // Commits wait for the same disk: audit entries by themselves go faster in fewer transactions.
+        let worth_it = self.in_flight == 0 || bounds.sharing == Sharing::Off || self.waiting.iter().any(Member::reads);
+        if self.in_flight >= bounds.in_flight || !worth_it {
+            return Vec::new();
+        }
+        let group = self.take(bounds);
+        self.in_flight += usize::from(!group.is_empty());
+        group
+    }
+
     /// The first one who is still waited for, and those behind it who may go along, in the order of their arrival.
     fn take(&mut self, bounds: &Bounds) -> Vec<Member> {
         let mut group: Vec<Member> = Vec::new();
@@ -194,7 +196,7 @@ impl Queue {
                 continue;
             }
             let fits = group.is_empty() || ids + member.wish.asked.len() <= MAX_IDS;
-            let tenant = |member: &Member| member.wish.entry.tenant.clone();
+            let tenant = |member: &Member| member.wish.entry.tenant;
             let related = bounds.sharing != Sharing::Tenant || group.first().is_none_or(|first| tenant(first) == tenant(&member));
             if fits && related {
                 ids += member.wish.asked.len();
@@ -214,13 +216,46 @@ impl Queue {
 
     /// Takes back one that still waits.
     fn withdraw(&mut self, number: u64) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|member| member.number != number);
-        self.waiting.len() < before
+        // They stand in the order of their numbers.
+        let place = self.waiting.binary_search_by_key(&number, |member| member.number);
+        place.is_ok_and(|place| self.waiting.remove(place).is_some())
+    }
+}
+
+/// A transaction, until its end.
+struct UnderWay<'a>(&'a Transactions);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.lock().in_flight -= 1;
+        self.0.begin();
+    }
+}
+
+/// In the queue, until its holder is gone.
+struct Place<'a> {
+    transactions: &'a Transactions,
+    number: u64,
+}
+
+impl Place<'_> {
+    /// False: its transaction is under way.
+    fn leave(&self) -> bool {
+        self.transactions.lock().withdraw(self.number)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
 impl Member {
+    fn reads(&self) -> bool {
+        !self.wish.asked.is_empty()
+    }
+
     fn is_awaited(&self) -> bool {
         !self.reply.is_closed() && self.deadline > Instant::now()
     }

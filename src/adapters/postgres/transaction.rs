@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use futures_util::TryStreamExt;
 use futures_util::future::join;
-use futures_util::{join, try_join};
 use tokio::time::timeout_at;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
@@ -13,31 +13,63 @@ use uuid::Uuid;
 use super::failure::{Failure, store_error};
 use super::pool::Lease;
 use crate::app::ports::{Reading, StoreError};
-use crate::domain::{AuditEntry, CustomerDocument, CustomerId, CustomerRecord};
+use crate::domain::{AuditEntry, CustomerDocument, CustomerId, CustomerRecord, TenantId};
 use crate::metrics::Rollback;
 
-/// The database's time, as caches count it. Asked for before the customers, so that it is never later than they are.
-const SEEN: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+/// The database's time, as caches count it, of the statement that asks for it: a row in front of the customers, without an id. A
+/// statement of its own would be one answer more to wake up for.
+macro_rules! lookup {
+    ($seen:literal, $customers:literal) => {
+        concat!(
+            "SELECT NULL::uuid, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, NULL, NULL, NULL::timestamptz, NULL",
+            $seen,
+            " UNION ALL SELECT c.id, c.version, c.name, c.status, c.updated_at, c.attributes::text",
+            $customers
+        )
+    };
+}
 
-const LOOKUP: &str = "\
-    SELECT tenant_id, id, version, name, status, updated_at, attributes::text FROM customers WHERE tenant_id = $1 AND id = ANY($2)";
+/// Of one tenant.
+const LOOKUP: &str = lookup!("", " FROM customers c WHERE c.tenant_id = $1 AND c.id = ANY($2)");
 
-/// The same for several tenants.
-const LOOKUP_PAIRS: &str = "\
-    SELECT c.tenant_id, c.id, c.version, c.name, c.status, c.updated_at, c.attributes::text \
-    FROM unnest($1::text[], $2::uuid[]) AS asked (tenant_id, id) JOIN customers c USING (tenant_id, id)";
+/// Of several tenants, who come last in each row.
+const LOOKUP_PAIRS: &str =
+    lookup!(", NULL", ", c.tenant_id FROM unnest($1::text[], $2::uuid[]) AS asked (tenant_id, id) JOIN customers c USING (tenant_id, id)");
 
 /// All rows at once. Arrays of different lengths make no array of arrays, so the ids of all rows come in one, and each row cuts
 /// out its own.
-const AUDIT: &str = "\
-    INSERT INTO audit_log (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, customer_ids, missing_ids) \
-    SELECT tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, \
-           ($9::uuid[])[first_id:last_id], ($12::uuid[])[first_missing:last_missing] \
-    FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-                $10::int[], $11::int[], $13::int[], $14::int[]) \
-         AS entry (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, \
-                   first_id, last_id, first_missing, last_missing) \
-    ON CONFLICT DO NOTHING";
+macro_rules! audit {
+    ($conflict:literal) => {
+        concat!(
+            "INSERT INTO audit_log (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, customer_ids, missing_ids) ",
+            "SELECT tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, ",
+            "($9::uuid[])[first_id:last_id], ($12::uuid[])[first_missing:last_missing] ",
+            "FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], ",
+            "$10::int[], $11::int[], $13::int[], $14::int[]) ",
+            "AS entry (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, ",
+            "first_id, last_id, first_missing, last_missing)",
+            $conflict
+        )
+    };
+}
+
+/// Whether the entries may be there already.
+#[derive(Clone, Copy)]
+pub(super) enum Attempt {
+    /// They cannot.
+    First,
+    /// The commit of an earlier attempt may have gone through. To look for that made a row a third dearer for Postgres.
+    Again,
+}
+
+impl Attempt {
+    fn audit(self) -> &'static str {
+        match self {
+            Self::First => audit!(""),
+            Self::Again => audit!(" ON CONFLICT DO NOTHING"),
+        }
+    }
+}
 
 /// What one caller wants of a transaction.
 #[derive(Debug)]
@@ -53,9 +85,9 @@ pub(super) struct Wish {
 ///
 /// The commit is sent only once the customers are read and understood, so that whatever fails before leaves no row: a
 /// connection that is given up in between rolls back. A failed insert makes Postgres turn the commit after it into a rollback.
-pub(super) async fn run(connection: &Lease, wishes: &[&Wish], deadline: Instant) -> Result<Vec<Reading>, Failure> {
+pub(super) async fn run(connection: &Lease, wishes: &[&Wish], attempt: Attempt, deadline: Instant) -> Result<Vec<Reading>, Failure> {
     if wishes.iter().all(|wish| wish.asked.is_empty()) {
-        let audit = in_time(deadline, connection.prepare_cached(AUDIT)).await.map_err(Failure::outside_transaction)?;
+        let audit = in_time(deadline, connection.prepare_cached(attempt.audit())).await.map_err(Failure::outside_transaction)?;
         let missing: Vec<_> = wishes.iter().map(|wish| wish.missing.as_slice()).collect();
         let rows = Rows::new(wishes, &missing);
         // A transaction of its own.
@@ -67,7 +99,7 @@ pub(super) async fn run(connection: &Lease, wishes: &[&Wish], deadline: Instant)
     let missing: Vec<_> = missing.iter().map(Vec::as_slice).collect();
     let rows = Rows::new(wishes, &missing);
     let parameters = rows.parameters();
-    let audit = in_time(deadline, connection.prepare_cached(AUDIT)).await.map_err(Failure::inside)?;
+    let audit = in_time(deadline, connection.prepare_cached(attempt.audit())).await.map_err(Failure::inside)?;
     // Both are sent at the first poll, one after the other.
     let write = join(connection.execute(&audit, &parameters), connection.batch_execute("COMMIT"));
     let (inserted, committed) = timeout_at(deadline.into(), write).await.map_err(|_| Failure::timeout())?;
@@ -78,46 +110,79 @@ pub(super) async fn run(connection: &Lease, wishes: &[&Wish], deadline: Instant)
 
 /// Begins, and reads each customer once, however many ask for it.
 async fn read(connection: &Lease, wishes: &[&Wish], deadline: Instant) -> Result<Vec<Reading>, Failure> {
-    let mut asked: Vec<_> = wishes.iter().flat_map(|wish| wish.asked.iter().map(|id| (&wish.entry.tenant, *id))).collect();
+    let mut asked: Vec<_> = wishes.iter().flat_map(|wish| wish.asked.iter().map(|id| (wish.entry.tenant, *id))).collect();
     asked.sort_unstable();
     asked.dedup();
     let ids: Vec<_> = asked.iter().map(|(_, id)| id.uuid()).collect();
     let tenants: Vec<_> = asked.iter().map(|(tenant, _)| tenant.as_str()).collect();
-    // The tenants are sorted.
-    let one_tenant = tenants.first().copied().filter(|first| tenants.last() == Some(first));
-    let lookup = if one_tenant.is_some() { LOOKUP } else { LOOKUP_PAIRS };
-    let prepare = async { try_join!(connection.prepare_cached(SEEN), connection.prepare_cached(lookup)) };
-    let (seen, lookup) = in_time(deadline, prepare).await.map_err(Failure::outside_transaction)?;
-    let whose: &(dyn ToSql + Sync) = one_tenant.as_ref().map_or(&tenants as _, |tenant| tenant as _);
-    let parameters = [whose, &ids];
-    let (began, seen, rows) = flight(connection, &seen, &lookup, &parameters, deadline).await?;
+    // They are sorted.
+    let one_tenant = asked.first().map(|(first, _)| *first).filter(|first| asked.last().is_some_and(|(last, _)| last == first));
+    let (sql, whose): (_, &(dyn ToSql + Sync)) = match &one_tenant {
+        Some(_) => (LOOKUP, &tenants[0]),
+        None => (LOOKUP_PAIRS, &tenants),
+    };
+    let lookup = in_time(deadline, connection.prepare_cached(sql)).await.map_err(Failure::outside_transaction)?;
+    let lookup = found(connection, &lookup, [whose, &ids], one_tenant);
+    // Both are sent at the first poll, one after the other.
+    let flight = join(connection.batch_execute("BEGIN"), lookup);
+    let (began, found) = timeout_at(deadline.into(), flight).await.map_err(|_| Failure::timeout())?;
     began.map_err(|error| Failure::outside_transaction(store_error(&error)))?;
-    let failed = |error: tokio_postgres::Error| Failure::at(Rollback::Lookup, &error);
-    let refused = |error: anyhow::Error| Failure { error: StoreError::Refused(error), rolled_back: Some(Rollback::Lookup) };
-    let seen: i64 = seen.map_err(failed)?.try_get(0).map_err(failed)?;
-    let seen = u64::try_from(seen).map_err(|error| refused(error.into()))?;
-    let rows = rows.map_err(failed)?;
-    let found: Result<HashMap<_, _>, _> = rows.iter().map(document).collect();
-    let found = found.map_err(refused)?;
+    let Found { customers, seen } = found?;
     let reading = |wish: &&Wish| {
-        let tenant = wish.entry.tenant.as_str();
-        Reading { found: wish.asked.iter().filter_map(|id| found.get(&(tenant, *id)).cloned()).collect(), seen }
+        let found = wish.asked.iter().filter_map(|id| customers.get(&(wish.entry.tenant, *id)).cloned());
+        Reading { found: found.collect(), seen }
     };
     Ok(wishes.iter().map(reading).collect())
 }
 
-type Answer<T> = Result<T, tokio_postgres::Error>;
+/// What a group of wishes has found together.
+#[derive(Default)]
+struct Found {
+    customers: HashMap<(TenantId, CustomerId), CustomerDocument>,
+    seen: u64,
+}
 
-/// The first round trip: all three are sent at the first poll, one after the other.
-async fn flight(
+/// Takes the rows in as they come, so that the last are still read while the first are made into documents.
+async fn found(
     connection: &Lease,
-    seen: &Statement,
     lookup: &Statement,
-    parameters: &[&(dyn ToSql + Sync)],
-    deadline: Instant,
-) -> Result<(Answer<()>, Answer<Row>, Answer<Vec<Row>>), Failure> {
-    let all = async { join!(connection.batch_execute("BEGIN"), connection.query_one(seen, &[]), connection.query(lookup, parameters)) };
-    timeout_at(deadline.into(), all).await.map_err(|_| Failure::timeout())
+    parameters: [&(dyn ToSql + Sync); 2],
+    one_tenant: Option<TenantId>,
+) -> Result<Found, Failure> {
+    let failed = |error: tokio_postgres::Error| Failure::at(Rollback::Lookup, &error);
+    let rows = connection.query_raw(lookup, parameters).await.map_err(failed)?;
+    tokio::pin!(rows);
+    let mut found = Found::default();
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        let refused = |error| Failure { error: StoreError::Refused(error), rolled_back: Some(Rollback::Lookup) };
+        found.take(&row, one_tenant).map_err(refused)?;
+    }
+    Ok(found)
+}
+
+impl Found {
+    fn take(&mut self, row: &Row, one_tenant: Option<TenantId>) -> anyhow::Result<()> {
+        let number = u64::try_from(row.try_get::<_, i64>(1)?)?;
+        let Some(id) = row.try_get(0)? else {
+            self.seen = number;
+            return Ok(());
+        };
+        let id = CustomerId::from_uuid(id).ok_or_else(|| anyhow::anyhow!("a customer has the nil id"))?;
+        let tenant = match one_tenant {
+            Some(tenant) => tenant,
+            None => row.try_get::<_, &str>(6)?.parse()?,
+        };
+        let record = CustomerRecord {
+            id,
+            version: number,
+            name: row.try_get(2)?,
+            status: row.try_get(3)?,
+            updated_at: row.try_get(4)?,
+            attributes: row.try_get(5)?,
+        };
+        self.customers.insert((tenant, id), record.document()?);
+        Ok(())
+    }
 }
 
 /// The asked ids that were not found, with those known before.
@@ -205,17 +270,4 @@ impl Slices {
         }
         slices
     }
-}
-
-fn document(row: &Row) -> anyhow::Result<((&str, CustomerId), CustomerDocument)> {
-    let id = CustomerId::from_uuid(row.try_get(1)?).ok_or_else(|| anyhow::anyhow!("a customer has the nil id"))?;
-    let record = CustomerRecord {
-        id,
-        version: u64::try_from(row.try_get::<_, i64>(2)?)?,
-        name: row.try_get(3)?,
-        status: row.try_get(4)?,
-        updated_at: row.try_get(5)?,
-        attributes: row.try_get(6)?,
-    };
-    Ok(((row.try_get(0)?, id), record.document()?))
 }
