@@ -4,10 +4,11 @@
 //!     cargo bench --bench load -- figures [--section main,connections,batches,customers,latency,load] [--rounds N] [--seconds N]
 //!         [--customers N,N,...] [--connections N] [--peer NAME=URL] [--plot FILE.svg] [--set NAME=VALUE]
 //!
-//! What callers see while a dependency dies, and what they read while customers change:
+//! What callers see while a dependency dies, what they read while customers change, and whether they suffer for one another:
 //!
 //!     cargo bench --bench load -- redis | postgres [--customers N] [--connections N] [--requests N] [--set NAME=VALUE]
-//!     cargo bench --bench load -- coherence
+//!     cargo bench --bench load -- coherence [--rounds N] [--seconds N]
+//!     cargo bench --bench load -- poison [--customers N] [--connections N] [--seconds N]
 //!
 //! And of webhooks: how often the work is done while instances are killed, and what idempotency costs.
 //!
@@ -30,6 +31,7 @@ mod genesys;
 mod kills;
 mod once;
 mod outages;
+mod poison;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_crashes/stage.rs"]
 mod stage;
@@ -58,6 +60,8 @@ enum Scene {
     Figures,
     /// Customers that change while they are read.
     Coherence,
+    /// Requests that fail in the database, among others.
+    Poison,
     /// Redis killed, restarted, hung and woken under load.
     Redis,
     /// Postgres killed and restarted under load.
@@ -98,7 +102,7 @@ struct Options {
     /// Requests of each round, where seconds do not say how long it is.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// Rounds of the scenes figures, webhooks, genesys and cognigy.
+    /// Rounds of the scenes figures, coherence, webhooks, genesys and cognigy.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The idempotency store of the scenes once, kills and genesys; both where none is named.
@@ -107,8 +111,8 @@ struct Options {
     /// Kills at each moment, or connections cut.
     #[arg(long, default_value_t = 100)]
     times: usize,
-    /// Seconds of each round of the scene figures (3 where not set), of each phase of the scene cognigy (60), and of the storm in
-    /// the scene genesys (30).
+    /// Seconds of each round of the scene figures (3 where not set), of each run of coherence (9) and poison (30), of each phase
+    /// of the scene cognigy (60), and of the storm in the scene genesys (30).
     #[arg(long)]
     seconds: Option<u32>,
     /// Settings of the service under load, as `NAME=VALUE`.
@@ -127,6 +131,7 @@ async fn main() {
     match options.scene {
         Scene::Figures => figures::run(&options).await,
         Scene::Coherence => coherence::run(&options).await,
+        Scene::Poison => poison::run(&options).await,
         Scene::Redis => outages::redis(&options).await,
         Scene::Postgres => outages::postgres(&options).await,
         Scene::Once => once::run(&options).await,

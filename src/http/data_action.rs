@@ -2,6 +2,8 @@
 
 mod answer;
 mod body;
+#[doc(hidden)]
+pub mod pieces;
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::Data;

@@ -21,6 +21,8 @@ use crate::app::ports::MetricSink;
 use crate::config::SigningScheme;
 use crate::domain::Keyring;
 use crate::metrics::Metrics;
+#[doc(hidden)]
+pub use data_action::pieces;
 pub use execute::{DataActions, KEY_HEADER, ROUTE as EXECUTE_ROUTE};
 pub use ops::{Health, Ops};
 pub use request::RequestSpan;
