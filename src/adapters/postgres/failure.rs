@@ -54,14 +54,14 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => StoreError::Timeout,
         // Starting up or recovering: nothing was begun.
         SqlState::CANNOT_CONNECT_NOW => StoreError::Unavailable(described(error)),
-        // A demoted primary, and a plan that a migration made stale: a new connection finds its way.
-        SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => {
-            StoreError::Interrupted(described(error))
-        }
-        // The last is an entry that is there already, which another attempt allows for.
-        SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED | SqlState::UNIQUE_VIOLATION => {
-            StoreError::Interrupted(described(error))
-        }
+        // A demoted primary, and a plan that a migration made stale: a new connection finds its way. Two that stood in each other's
+        // way. An entry that is there already: a second attempt allows for it.
+        SqlState::READ_ONLY_SQL_TRANSACTION
+        | SqlState::FEATURE_NOT_SUPPORTED
+        | SqlState::INVALID_SQL_STATEMENT_NAME
+        | SqlState::T_R_SERIALIZATION_FAILURE
+        | SqlState::T_R_DEADLOCK_DETECTED
+        | SqlState::UNIQUE_VIOLATION => StoreError::Interrupted(described(error)),
         // Out of disk, memory or connections; I/O errors.
         _ if class == "53" || class == "58" => StoreError::Unavailable(described(error)),
         // Connection exceptions, and operator intervention such as a shutdown.
