@@ -317,6 +317,7 @@ impl Config {
 }
 
 fn sections(r: &mut Reader) -> Config {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let lookup = lookup(r);
     let signing = signing::read(r);
     let redis = Redis {
@@ -335,7 +336,7 @@ fn sections(r: &mut Reader) -> Config {
             max_body_bytes: r.within("http.max_body_bytes", 65_536, 256..=16 << 20),
             body_timeout: r.duration("http.body_timeout", Duration::from_secs(5)),
             max_in_flight: r.within("http.max_in_flight", 1024, 1..=1_000_000),
-            workers: r.within("http.workers", std::thread::available_parallelism().map_or(2, usize::from), 1..=1024),
+            workers: r.within("http.workers", processors, 1..=1024),
         },
         admin: Admin { listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))) },
         database: Database {
@@ -345,7 +346,7 @@ fn sections(r: &mut Reader) -> Config {
             ca_file: r.file("database.ca_file", is_authority),
             max_connections: r.within("database.max_connections", 8, 1..=1000),
             share_transactions: r.parsed("database.share_transactions", Sharing::All),
-            shared_in_flight: r.within("database.shared_in_flight", 2, 1..=1000),
+            shared_in_flight: r.within("database.shared_in_flight", (processors / 2).max(1), 1..=1000),
             connect_timeout: r.duration("database.connect_timeout", Duration::from_secs(1)),
             wait_timeout: r.duration("database.wait_timeout", Duration::from_millis(500)),
             statement_timeout: r.duration("database.statement_timeout", Duration::from_millis(1500)),

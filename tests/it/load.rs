@@ -11,7 +11,8 @@ use crate::support::{Database, Redis, Setup, request, send, tally};
 async fn past_the_lookups_in_flight_there_is_an_honest_503_at_once() {
     let database = Database::new().await;
     let setup = Setup::on(&database).set("CXDA_HTTP__MAX_IN_FLIGHT", "2").set("CXDA_LOOKUP__DEADLINE", "20s");
-    let service = setup.set("CXDA_DATABASE__STATEMENT_TIMEOUT", "20s").start().await;
+    let setup = setup.set("CXDA_DATABASE__STATEMENT_TIMEOUT", "20s").set("CXDA_DATABASE__SHARED_IN_FLIGHT", "2");
+    let service = setup.start().await;
     let lock = database.lock_customers().await;
     let body = request("acme42", &[Uuid::from_u128(7)]).to_string();
     let under_way: Vec<_> = (0..2).map(|_| tokio::spawn(send(service.signed(body.clone())))).collect();
