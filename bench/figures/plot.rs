@@ -8,6 +8,8 @@ const WIDTH: f64 = 780.0;
 const HEIGHT: f64 = 380.0;
 /// Around the lines of a panel: left, right (where their names stand), top, bottom.
 const MARGINS: [f64; 4] = [70.0, 190.0, 44.0, 54.0];
+/// What stands left of the numbers of the upright axis.
+const AXIS_TITLE: f64 = 20.0;
 /// Names of lines are at least so far apart.
 const NAME_HEIGHT: f64 = 17.0;
 
@@ -85,8 +87,11 @@ impl Scale {
 pub(crate) fn draw(panels: &[Panel]) -> String {
     let height = HEIGHT * crate::table::count(panels.len());
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"13\">\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"{} 0 {} {height}\" width=\"{}\" height=\"{height}\" \
+         font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"13\">\n",
+        -AXIS_TITLE,
+        WIDTH + AXIS_TITLE,
+        WIDTH + AXIS_TITLE
     );
     for (nth, panel) in panels.iter().enumerate() {
         let _ = writeln!(svg, "<g transform=\"translate(0 {})\">\n{}</g>", HEIGHT * crate::table::count(nth), panel.draw());
@@ -137,7 +142,7 @@ impl Panel {
         let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\" fill=\"{GREY}\">{}</text>", foot + 42.0, self.x.title);
         let _ = writeln!(
             svg,
-            "<text transform=\"translate(16 {:.1}) rotate(-90)\" text-anchor=\"middle\" fill=\"{GREY}\">{}</text>",
+            "<text transform=\"translate(-4 {:.1}) rotate(-90)\" text-anchor=\"middle\" fill=\"{GREY}\">{}</text>",
             f64::midpoint(top, foot),
             self.y.title
         );
