@@ -14,8 +14,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 
-/// Lines that come within this time are written together. A system call a line, under a lock that all threads share, cost a
-/// quarter of an answer from the cache.
+/// Lines that come within this time are written together, instead of by a system call each, under a lock for which the threads that
+/// speak HTTP would wait for one another.
 const TOGETHER: Duration = Duration::from_millis(2);
 
 /// Lines that wait to be written, at most. More are dropped and counted: no caller waits for a log that nobody takes.

@@ -147,7 +147,7 @@ impl Lookup {
 }
 
 /// Work that is done by whoever waits for it, and by the runtime once nobody does. To hand it to the runtime from the start would
-/// cost each lookup two changes of threads, a sixth of what an uncached one takes.
+/// cost each lookup two changes of threads.
 struct ToItsEnd<W: Future + Send + 'static> {
     work: Option<Pin<Box<W>>>,
     runtime: Handle,
