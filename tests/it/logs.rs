@@ -1,6 +1,7 @@
 //! One line a request, and in no line a secret, a customer or a body.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -153,4 +154,20 @@ async fn the_filter_is_rust_log() {
     wait_until("it is up", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
     let outcome = process.stop(Signal::SIGTERM).await;
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_takes_stops_nobody() {
+    let database = Database::new().await;
+    let (http, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let setup = Setup::on(&database).set("CXDA_HTTP__LISTEN", &http).set("CXDA_ADMIN__LISTEN", &admin);
+    let mut process = setup.unheard();
+    wait_until("it is up", async || tokio::net::TcpStream::connect(&admin).await.ok()).await;
+    let client = reqwest::Client::new();
+    // A pipe holds 64 KiB: the lines of fewer than 300 of these.
+    for _ in 0..1000 {
+        assert_eq!(send(client.get(format!("http://{http}/nobody-is-here"))).await.status, 404);
+    }
+    kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGTERM).expect("told to stop");
+    wait_until("it has stopped", async || process.try_wait().expect("our own child")).await;
 }

@@ -84,6 +84,13 @@ impl Tool {
         process.ended(&what).await
     }
 
+    /// Starts a command whose output nobody takes.
+    pub(crate) fn start_unheard(&self) -> Child {
+        let child = self.command().spawn().expect("the binary runs");
+        watch(child.id(), "KILL");
+        child
+    }
+
     /// Starts a command that runs until it is told to stop, and that the watchdog ends by `signal`.
     pub(crate) fn start(&self, signal: &str) -> Process {
         Process::spawn(&mut self.command(), signal).0

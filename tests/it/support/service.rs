@@ -74,6 +74,11 @@ impl Setup {
         Service::over(self.process()).await
     }
 
+    /// Starts it with a log that nobody takes, and without waiting for anything.
+    pub(crate) fn unheard(self) -> std::process::Child {
+        self.0.start_unheard()
+    }
+
     /// Starts it without waiting for anything.
     pub(crate) fn process(self) -> Process {
         self.0.start("KILL")
