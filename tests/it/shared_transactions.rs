@@ -180,10 +180,10 @@ async fn who_hangs_up_while_waiting_leaves_no_row_and_disturbs_nobody() {
     let calls = async {
         let gone = service.lookup_to_be_reset("acme42", &[id]).await;
         let stay = async {
-            let waiting = async || (service.metrics().await.count("cxone_dataaction_lookups_waiting", &[]) >= 2).then_some(());
-            wait_until("both wait", waiting).await;
+            let waiting = async |lookups| (service.metrics().await.count("cxone_dataaction_lookups_waiting", &[]) == lookups).then_some(());
+            wait_until("both wait", async || waiting(2).await).await;
             gone.reset(&service).await;
-            // So many that all of them wait together only once that one has left.
+            wait_until("that one has left the queue", async || waiting(1).await).await;
             tokio::join!(ask(&service, "acme42", id), ask(&service, "acme42", id))
         };
         tokio::join!(ask(&service, "acme42", id), stay)
