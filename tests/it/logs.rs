@@ -1,13 +1,11 @@
 //! One line a request, and in no line a secret, a customer or a body.
 
-use std::time::Duration;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Cluster, Database, Redis, SECRET, Service, Setup, free_port, request, send, sign, wait_until};
+use crate::support::{Cluster, Database, Redis, SECRET, Service, Setup, client, free_port, request, send, sign, wait_until};
 
 const CANARY: &str = "Zaphod Canary";
 
@@ -165,7 +163,7 @@ async fn a_log_that_nobody_takes_stops_nobody() {
     let setup = Setup::on(&database).set("CXDA_HTTP__LISTEN", &http).set("CXDA_ADMIN__LISTEN", &admin);
     let mut process = setup.unheard();
     wait_until("it is up", async || tokio::net::TcpStream::connect(&admin).await.ok()).await;
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
+    let client = client();
     // A pipe holds 64 KiB: the lines of fewer than 300 of these.
     for _ in 0..1000 {
         assert_eq!(send(client.get(format!("http://{http}/nobody-is-here"))).await.status, 404);

@@ -27,7 +27,7 @@ pub(crate) use process::{Outcome, Process, Tool, search_path};
 pub(crate) use proxy::Proxy;
 pub(crate) use redis::Redis;
 pub(crate) use reply::Reply;
-pub(crate) use service::{Service, Setup, ids_of, request, send, tally};
+pub(crate) use service::{Service, Setup, client, ids_of, request, send, tally};
 pub(crate) use signature::{SECRET, hmac, sign, sign_with};
 pub(crate) use upstream::{Answer, Runs, Upstream};
 pub(crate) use wait::{PATIENCE, wait_until};

@@ -207,7 +207,8 @@ pub(crate) async fn send(request: RequestBuilder) -> Reply {
     Reply::read(request.send().await.unwrap_or_else(|e| panic!("no answer: {e:?}"))).await
 }
 
-fn client() -> Client {
+/// With patience, and the provider of TLS without which none can be made.
+pub(crate) fn client() -> Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     Client::builder().no_proxy().timeout(super::PATIENCE).build().expect("an HTTP client")
