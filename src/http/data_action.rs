@@ -5,7 +5,7 @@ mod body;
 #[doc(hidden)]
 pub mod pieces;
 
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
@@ -18,6 +18,8 @@ use crate::domain::RequestId;
 use body::ACTION;
 pub(super) use body::Body;
 
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
 /// Looks up, and answers what fits.
 pub(super) async fn post(
     request: HttpRequest,
@@ -27,7 +29,8 @@ pub(super) async fn post(
 ) -> Result<HttpResponse, ApiError> {
     let (cache, json) = answer(&lookup, &bounds, signed, request_id(&request)).await?;
     note(&request, |notes| notes.cache = Some(cache));
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).insert_header(("X-Cache", cache)).body(json))
+    let (json_type, cache) = (HeaderValue::from_static("application/json"), HeaderValue::from_static(cache));
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, json_type)).insert_header((X_CACHE, cache)).body(json))
 }
 
 /// How the cache served, and the answer's JSON.

@@ -20,7 +20,10 @@ use crate::metrics::Metrics;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where a caller's own id for the request may stand, the first well-formed one taken.
-const CALLER_IDS: [&str; 3] = ["x-request-id", "x-correlation-id", "inin-correlation-id"];
+const CALLER_IDS: [HeaderName; 3] =
+    [REQUEST_ID, HeaderName::from_static("x-correlation-id"), HeaderName::from_static("inin-correlation-id")];
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What is found out about a request on its way, for its answer and its log line. One for each request: every value of its own
 /// among a request's extensions is an allocation.
@@ -44,8 +47,8 @@ struct Failure {
 
 impl Notes {
     fn new(headers: &HeaderMap) -> Self {
-        let named = |name: &&str| headers.get(*name).and_then(|value| RequestId::parse(value.to_str().ok()?));
-        let id = CALLER_IDS.iter().find_map(named).unwrap_or_else(RequestId::generate);
+        let named = |name| headers.get(name).and_then(|value| RequestId::parse(value.to_str().ok()?));
+        let id = CALLER_IDS.into_iter().find_map(named).unwrap_or_else(RequestId::generate);
         Self { began: Instant::now(), id, tenant: None, cache: None, replayed: None, webhook: false, failure: None }
     }
 }
@@ -152,7 +155,7 @@ fn known_method(request: &HttpRequest) -> &'static str {
 
 /// The trace's id out of a W3C `traceparent` (Trace Context level 1, section 3.2): `00-{trace}-{parent}-{flags}`.
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let parts: Vec<_> = headers.get("traceparent")?.to_str().ok()?.split('-').collect();
+    let parts: Vec<_> = headers.get(TRACEPARENT)?.to_str().ok()?.split('-').collect();
     let lower_hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     match parts[..] {
         [version, trace, parent, flags, ..] => {

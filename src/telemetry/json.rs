@@ -2,7 +2,7 @@
 //!
 //! `tracing-subscriber` has such a format too, which goes by way of `serde`'s maps. With a line a request, that showed in profiles.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
@@ -11,6 +11,9 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Room for the line of a request.
+const LINE: usize = 512;
 
 /// One line an event.
 pub(super) struct Lines;
@@ -26,58 +29,61 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let now = humantime::format_rfc3339_micros(SystemTime::now());
-        write!(writer, r#"{{"timestamp":"{now}","level":"{}""#, metadata.level())?;
-        let mut object = Object { writer: &mut writer, empty: false, result: Ok(()) };
-        event.record(&mut object);
-        object.result?;
+        let mut line = String::with_capacity(LINE);
+        write!(line, r#"{{"timestamp":"{now}","level":"{}""#, metadata.level())?;
+        event.record(&mut Object { text: &mut line, empty: false });
         if let Some(span) = context.parent_span() {
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.fields.as_str());
             let comma = if fields.is_empty() { "" } else { "," };
-            write!(writer, r#","span":{{{fields}{comma}"name":"{}"}}"#, span.name())?;
+            write!(line, r#","span":{{{fields}{comma}"name":"{}"}}"#, span.name())?;
         }
-        writer.write_str("}\n")
+        line.push_str("}\n");
+        writer.write_str(&line)
     }
 }
 
 impl<'w> FormatFields<'w> for Members {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut object = Object { writer: &mut writer, empty: true, result: Ok(()) };
-        fields.record(&mut object);
-        object.result
+        let mut members = String::new();
+        fields.record(&mut Object { text: &mut members, empty: true });
+        writer.write_str(&members)
     }
 }
 
-/// Writes members of an object.
-struct Object<'a, 'w> {
-    writer: &'a mut Writer<'w>,
+/// Writes members of an object: into a text of our own, since each word for a `Writer` is a call that cannot be inlined.
+struct Object<'a> {
+    text: &'a mut String,
     empty: bool,
-    result: fmt::Result,
 }
 
-impl Object<'_, '_> {
-    fn member(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        if self.result.is_err() {
-            return;
-        }
-        let before = if std::mem::take(&mut self.empty) { "\"" } else { ",\"" };
-        let name = [before, field.name(), "\":"].into_iter().try_for_each(|part| self.writer.write_str(part));
-        self.result = name.and_then(|()| write(self.writer));
+impl Object<'_> {
+    /// A member's name, and the place for its value.
+    fn member(&mut self, field: &Field) -> &mut String {
+        self.text.push_str(if std::mem::take(&mut self.empty) { "\"" } else { ",\"" });
+        self.text.push_str(field.name());
+        self.text.push_str("\":");
+        self.text
+    }
+
+    fn shown(&mut self, field: &Field, value: impl fmt::Display) {
+        let _never_fails = write!(self.member(field), "{value}");
     }
 
     fn text(&mut self, field: &Field, text: &str) {
         let plain = text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
-        self.member(field, |writer| {
-            if plain {
-                ["\"", text, "\""].into_iter().try_for_each(|part| writer.write_str(part))
-            } else {
-                writer.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
-            }
-        });
+        if plain {
+            let place = self.member(field);
+            place.push('"');
+            place.push_str(text);
+            place.push('"');
+        } else {
+            self.shown(field, serde_json::Value::from(text));
+        }
     }
 }
 
-impl Visit for Object<'_, '_> {
+impl Visit for Object<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.text(field, value);
     }
@@ -88,19 +94,19 @@ impl Visit for Object<'_, '_> {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no infinity.
-        self.member(field, |writer| if value.is_finite() { write!(writer, "{value}") } else { writer.write_str("null") });
+        if value.is_finite() { self.shown(field, value) } else { self.shown(field, "null") }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, |writer| write!(writer, "{value}"));
+        self.shown(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, |writer| write!(writer, "{value}"));
+        self.shown(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, |writer| write!(writer, "{value}"));
+        self.shown(field, value);
     }
 }
 

@@ -150,8 +150,8 @@ impl<'de> Deserialize<'de> for Ids {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Ids, A::Error> {
                 let mut ids = Vec::with_capacity(16);
-                while let Some(id) = items.next_element::<Cow<'de, str>>()? {
-                    ids.push(CustomerId::parse(&id));
+                while let Some(Spelling(id)) = items.next_element()? {
+                    ids.push(id);
                 }
                 Ok(Ids(ids))
             }
@@ -162,6 +162,27 @@ impl<'de> Deserialize<'de> for Ids {
             }
         }
         deserializer.deserialize_any(List)
+    }
+}
+
+/// One id, read where it stands: serde makes a `Cow` of a list's member by copying it.
+struct Spelling(Option<CustomerId>);
+
+impl<'de> Deserialize<'de> for Spelling {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Spelling;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Spelling, E> {
+                Ok(Spelling(CustomerId::parse(text)))
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
