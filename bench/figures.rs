@@ -4,7 +4,7 @@
 mod bare;
 mod instance;
 mod latency;
-mod machine;
+pub(crate) mod machine;
 mod open_loop;
 mod pgbench;
 mod plot;

@@ -7,19 +7,28 @@ use chrono::Utc;
 
 use super::rig::Rig;
 
+/// What this machine has, in MiB.
+pub(crate) fn memory_mib() -> u64 {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = value(&memory, "MemTotal").and_then(|total| total.trim_end_matches(" kB").parse::<u64>().ok());
+    kib.expect("MemTotal in /proc/meminfo") / 1024
+}
+
+/// The value of the first `name…: value`.
+fn value<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'));
+    line.map(|(_, value)| value.trim())
+}
+
 pub(crate) async fn describe(rig: &Rig<'_>) {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
-    let value = |text: &str, name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'));
-        line.map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
-    };
-    let gib = value(&memory, "MemTotal").trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / f64::from(1 << 20);
+    let cpus = read("/proc/cpuinfo");
     let redis: redis::InfoDict = rig.redis.run(&["INFO", "server"]).await;
     println!(
-        "\nMachine: {} cores of {}, {gib:.0} GiB, Linux {}; service, stores and callers share it",
+        "\nMachine: {} cores of {}, {} GiB, Linux {}; service, stores and callers share it",
         available_parallelism().map_or(0, usize::from),
-        value(&cpus, "model name"),
+        value(&cpus, "model name").unwrap_or("unknown"),
+        memory_mib().div_ceil(1024),
         read("/proc/sys/kernel/osrelease").trim()
     );
     println!(

@@ -74,7 +74,7 @@ pub(crate) async fn batches(rig: &Rig<'_>) {
     table.print(&format!("By ids a call, {} connections. {}", rig.options.connections, rig.options.rounds_told()));
 }
 
-/// Cost against customers, each number of them in a database of its own.
+/// Cost against customers, each number of them in a database of its own: of the service, and of Postgres alone.
 pub(crate) async fn customers(rig: &Rig<'_>) {
     let mut others = Vec::new();
     for customers in rig.options.customers.iter().copied() {
@@ -82,14 +82,16 @@ pub(crate) async fn customers(rig: &Rig<'_>) {
         let service = rig.uncached_on(&populated).await;
         others.push((populated, service));
     }
-    let entrant = |(on, instance)| {
+    let service = |(on, instance)| {
         let who = Who::Service { instance, ids: Ids::Random, audited: true };
         Entrant { who, on, ..rig.uncached() }
     };
-    let entrants: Vec<_> = others.iter().map(|(on, instance)| entrant((on, instance))).collect();
+    let services = others.iter().map(|(on, instance)| service((on, instance)));
+    let entrants: Vec<_> = services.chain(others.iter().map(|(on, _)| Entrant { on, ..rig.pgbench() })).collect();
     let all = rounds(rig, "customers", &entrants).await;
     let mut table = Table::new(&[
-        "uncached",
+        "",
+        "customers",
         "lookups/s",
         "time a lookup, to the fewest",
         "CPU s/1000: service",
@@ -97,15 +99,16 @@ pub(crate) async fn customers(rig: &Rig<'_>) {
         "CPU of both, to the fewest",
         "p99 ms",
     ]);
-    let cpu = |round: &Round| round.cpu.service + round.cpu.stores;
-    for (entrant, own) in entrants.iter().zip(&all) {
+    let cpu = |round: &Round| if round.cpu.service.is_nan() { round.cpu.stores } else { round.cpu.service + round.cpu.stores };
+    for (entrant, (own, fewest)) in entrants.iter().zip(beside_first(&all, others.len())) {
         table.row([
-            format!("{} customers", number(f64::from(entrant.on.customers), 0)),
+            entrant.name.clone(),
+            number(f64::from(entrant.on.customers), 0),
             spread(own, |round| round.rate).show(0),
-            ratio(own, &all[0], |round| round.rate.recip()).show(2),
+            ratio(own, fewest, |round| round.rate.recip()).show(2),
             number(spread(own, |round| round.cpu.service).median, 4),
             number(spread(own, |round| round.cpu.stores).median, 4),
-            ratio(own, &all[0], cpu).show(2),
+            ratio(own, fewest, cpu).show(2),
             spread(own, |round| round.quantiles[1]).show(1),
         ]);
     }
