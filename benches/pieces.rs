@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use cxone_data_action::app::lookup::{CacheUse, LookupAnswer};
-use cxone_data_action::domain::{CustomerId, CustomerRecord, Encoding, Hasher, IdempotencyKey, KeySource, Keyring, SigningKey};
+use cxone_data_action::domain::{CustomerId, CustomerRecord, Encoding, Hasher, IdempotencyKey, KeySource, Keyring, Secret, SigningKey};
 use cxone_data_action::http::{Bounds, pieces};
 use uuid::Uuid;
 
@@ -40,12 +40,12 @@ fn record(id: CustomerId) -> CustomerRecord<'static> {
 
 /// From the raw body and its signature's header to values that cannot be wrong.
 fn verify_and_parse(criterion: &mut Criterion) {
-    let key = SigningKey::new("default".to_owned(), &[7; 32], None, None).expect("long enough");
+    let key = SigningKey::new("default".to_owned(), Secret::new(&[7; 32]).expect("long enough"));
     let ring = Keyring::new(vec![key.clone()]);
     let mut verify = criterion.benchmark_group("verify");
     for batch in BATCHES {
         let body = body(batch);
-        let header = Encoding::Hex.encode(&key.sign(&[body.as_bytes()]));
+        let header = Encoding::Hex.encode(&key.sign(&[body.as_bytes()]).expect("a secret"));
         verify.throughput(Throughput::Bytes(body.len() as u64));
         verify.bench_function(BenchmarkId::from_parameter(batch), |bench| {
             bench.iter(|| {

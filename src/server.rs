@@ -83,6 +83,9 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
     let webhooks = webhooks::build(config, &mut stores, &works, execute, &metrics)?;
     let keys = stores.tend();
     let cognigy = outbound::cognigy(config, &metrics)?;
+    if config.signing.keys.takes_api_keys() {
+        tracing::warn!("API keys travel with each request, unlike secrets: let callers come by TLS alone");
+    }
     let mut postgres = None;
     let store: Arc<dyn CustomerStore> = match storage {
         Storage::Memory(store) => Arc::<MemoryStore>::from(store),

@@ -51,7 +51,7 @@ pub(super) async fn run(settings: &Settings, options: Options) -> anyhow::Result
     if let Some(id) = &options.key.key_id {
         request = request.header("X-CXone-Key-Id", id);
     }
-    for (name, value) in sign::headers(&config.signing, key, &body) {
+    for (name, value) in sign::headers(&config.signing, key, &body)? {
         request = request.header(name, value);
     }
     let began = Instant::now();

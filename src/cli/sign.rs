@@ -36,7 +36,7 @@ pub(super) fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> 
     let config = settings.load_with_secret(options.key.secret_file.as_deref())?;
     let body = read_input(options.file.as_deref())?;
     let key = options.key.choose(&config.signing)?;
-    let headers = headers(&config.signing, key, &body);
+    let headers = headers(&config.signing, key, &body)?;
     if options.headers {
         for (name, value) in headers {
             say(format_args!("{name}: {value}"));
@@ -53,18 +53,22 @@ impl KeyChoice {
         if keys.is_empty() {
             return Err(Invalid::no_signing_key().into());
         }
-        let wanted = |key: &&SigningKey| self.key_id.as_deref().map_or_else(|| !key.expired(Utc::now()), |id| id == key.id());
-        keys.iter().find(wanted).context("the settings have no such key, or none that has not expired")
+        let usable = |key: &SigningKey| key.can_sign() && !key.expired(Utc::now());
+        let wanted = |key: &&SigningKey| self.key_id.as_deref().map_or_else(|| usable(key), |id| id == key.id());
+        keys.iter().find(wanted).context("the settings have no such key, or none that can sign and has not expired")
     }
 }
 
 /// The headers of a signed request, the signature first.
-pub(super) fn headers(signing: &Signing, key: &SigningKey, body: &[u8]) -> Vec<(String, String)> {
+pub(super) fn headers(signing: &Signing, key: &SigningKey, body: &[u8]) -> anyhow::Result<Vec<(String, String)>> {
     let scheme = &signing.scheme;
+    let sign = |parts: &[&[u8]]| {
+        let tag = key.sign(parts).with_context(|| format!("the key {:?} has no secret to sign with", key.id()))?;
+        anyhow::Ok((scheme.header.clone(), scheme.encoding.encode(&tag)))
+    };
     let Some(timestamp_header) = &scheme.timestamp_header else {
-        return vec![(scheme.header.clone(), scheme.encoding.encode(&key.sign(&[body])))];
+        return Ok(vec![sign(&[body])?]);
     };
     let now = Utc::now().timestamp().to_string();
-    let tag = key.sign(&[now.as_bytes(), b".", body]);
-    vec![(scheme.header.clone(), scheme.encoding.encode(&tag)), (timestamp_header.clone(), now)]
+    Ok(vec![sign(&[now.as_bytes(), b".", body])?, (timestamp_header.clone(), now)])
 }

@@ -77,8 +77,9 @@ pub struct Setting {
 #[error("{}", .0.join("\n"))]
 pub struct Invalid(pub Vec<String>);
 
-/// What to do where there is nothing to check signatures with.
-const NO_KEY: &str = "is not set (nor CXDA_SIGNING__SECRET_FILE, nor keys in the settings file); `cxone-data-action keygen` makes one";
+/// What to do where there is nothing to prove callers by.
+const NO_KEY: &str =
+    "is not set (nor CXDA_SIGNING__SECRET_FILE, nor an API key, nor keys in the settings file); `cxone-data-action keygen` makes one";
 
 impl Invalid {
     /// There is nothing to check signatures with.
@@ -325,7 +326,7 @@ fn sections(r: &mut Reader) -> Config {
         ca_file: r.file("redis.ca_file", is_authority),
         connections: r.within("redis.connections", 4, 1..=256),
     };
-    let idempotency = webhooks::idempotency(r);
+    let idempotency = webhooks::idempotency(r, &signing);
     let has_redis = redis.url.is_some() || idempotency.redis_url.is_some();
     let has_genesys = r.has("genesys");
     let genesys = outbound::genesys(r, &signing, has_redis);

@@ -8,15 +8,17 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Reader;
 use crate::domain::signing::MIN_SECRET_LEN;
-use crate::domain::{Encoding, Keyring, SigningKey, TenantId};
+use crate::domain::{Encoding, Keyring, Secret, SigningKey, TenantId};
 
 #[derive(Debug)]
 /// `signing.*`
 pub struct Signing {
-    /// The keys that may sign.
+    /// The keys that may sign, or be sent.
     pub keys: Keyring,
     /// How a signature is sent.
     pub scheme: SigningScheme,
+    /// The header that holds an API key.
+    pub api_key_header: String,
 }
 
 #[derive(Clone, Debug)]
@@ -32,33 +34,68 @@ pub struct SigningScheme {
     pub timestamp_header: Option<String>,
     /// How far that time may be from now.
     pub tolerance: Duration,
+    /// The header that may hold an API key where there is no signature; `None` where API keys are not taken.
+    pub api_key_header: Option<String>,
+}
+
+impl Signing {
+    /// An API key is seen by whatever a request passes: nothing else may be as secret as that.
+    pub(super) fn is_api_key(&self, secret: &SecretString) -> bool {
+        self.keys.keys().iter().any(|key| key.has_api_key(secret.expose_secret()))
+    }
 }
 
 pub(super) fn read(r: &mut Reader) -> Signing {
-    let scheme = SigningScheme {
+    let mut scheme = SigningScheme {
         header: r.header("signing.header", Some("X-CXone-Signature")).unwrap_or_default(),
         encoding: r.parsed("signing.encoding", Encoding::Hex),
         signed_headers: Vec::new(),
         timestamp_header: r.header("signing.timestamp_header", None),
         tolerance: r.duration("signing.tolerance", Duration::from_mins(5)),
+        api_key_header: None,
     };
+    let api_key_header = r.header("signing.api_key_header", Some("X-API-Key")).unwrap_or_default();
+    let taken = [Some(scheme.header.as_str()), scheme.timestamp_header.as_deref(), Some("X-CXone-Key-Id"), Some("Authorization")];
+    if taken.into_iter().flatten().any(|taken| taken.eq_ignore_ascii_case(&api_key_header)) {
+        r.complain("signing.api_key_header", "must be a header of its own (Authorization: Bearer is understood beside it)");
+    }
     let mut found = Keys::default();
-    if let Some(secret) = r.secret("signing.secret") {
-        found.add(r, "signing.secret", "default".to_owned(), &secret, None, None);
+    let proofs = Proofs::read(r, "signing");
+    if !proofs.are_missing() {
+        found.add(r, "signing", "default".to_owned(), &proofs, (None, None));
     }
     for at in 0..r.table_len("signing.keys") {
-        let name = |member: &str| format!("signing.keys[{at}].{member}");
+        let table = format!("signing.keys[{at}]");
+        let name = |member: &str| format!("{table}.{member}");
         let id = r.optional::<String>(&name("id"));
-        let secret = r.secret(&name("secret"));
+        let proofs = Proofs::read(r, &table);
         let tenants = r.list::<TenantId>(&name("tenants"));
         let not_after = r.optional::<DateTime<Utc>>(&name("not_after"));
-        match (id, secret) {
-            (Some(id), Some(secret)) => found.add(r, &name("secret"), id, &secret, tenants, not_after),
-            (None, _) => r.complain(&name("id"), "is not set"),
-            (_, None) => r.complain(&name("secret"), "is not set (or secret_file)"),
+        match id {
+            None => r.complain(&name("id"), "is not set"),
+            Some(_) if proofs.are_missing() => r.complain(&name("secret"), "is not set (nor secret_file, api_key or api_key_file)"),
+            Some(id) => found.add(r, &table, id, &proofs, (tenants, not_after)),
         }
     }
-    Signing { keys: Keyring::new(found.read), scheme }
+    let keys = Keyring::new(found.read);
+    scheme.api_key_header = keys.takes_api_keys().then(|| api_key_header.clone());
+    Signing { keys, scheme, api_key_header }
+}
+
+/// What proves a key, as the settings have it.
+struct Proofs {
+    secret: Option<SecretString>,
+    api_key: Option<SecretString>,
+}
+
+impl Proofs {
+    fn read(r: &mut Reader, table: &str) -> Self {
+        Self { secret: r.secret(&format!("{table}.secret")), api_key: r.secret(&format!("{table}.api_key")) }
+    }
+
+    fn are_missing(&self) -> bool {
+        self.secret.is_none() && self.api_key.is_none()
+    }
 }
 
 /// Keys as they are read, with what it takes to tell twins.
@@ -66,28 +103,43 @@ pub(super) fn read(r: &mut Reader) -> Signing {
 struct Keys {
     read: Vec<SigningKey>,
     ids: BTreeSet<String>,
-    secrets: BTreeSet<String>,
+    texts: BTreeSet<String>,
 }
 
 impl Keys {
     fn add(
         &mut self,
         r: &mut Reader,
-        name: &str,
+        table: &str,
         id: String,
-        secret: &SecretString,
-        tenants: Option<BTreeSet<TenantId>>,
-        not_after: Option<DateTime<Utc>>,
+        proofs: &Proofs,
+        (tenants, not_after): (Option<BTreeSet<TenantId>>, Option<DateTime<Utc>>),
     ) {
         if !self.ids.insert(id.clone()) {
-            r.complain(name, format!("another key has the id {id:?} too"));
+            r.complain(&format!("{table}.secret"), format!("another key has the id {id:?} too"));
         }
-        if !self.secrets.insert(secret.expose_secret().to_owned()) {
-            r.complain(name, "another key has the same secret");
+        let secret = self.proof(r, &format!("{table}.secret"), proofs.secret.as_ref());
+        let name = format!("{table}.api_key");
+        let api_key = self.proof(r, &name, proofs.api_key.as_ref());
+        if proofs.api_key.as_ref().is_some_and(|text| !text.expose_secret().bytes().all(|byte| byte.is_ascii_graphic())) {
+            r.complain(&name, "must be made of visible ASCII characters, since it is sent in a header");
         }
-        match SigningKey::new(id, secret.expose_secret().as_bytes(), tenants, not_after) {
-            Some(key) => self.read.push(key),
-            None => r.complain(name, format!("must be at least {MIN_SECRET_LEN} bytes long; `cxone-data-action keygen` makes one")),
+        let key = match (secret, api_key) {
+            (Some(secret), api_key) => Some(SigningKey::new(id, secret).or_api_key(api_key)),
+            (None, api_key) => api_key.map(|api_key| SigningKey::of_api_key(id, api_key)),
+        };
+        self.read.extend(key.map(|key| key.limited(tenants, not_after)));
+    }
+
+    fn proof(&mut self, r: &mut Reader, name: &str, text: Option<&SecretString>) -> Option<Secret> {
+        let text = text?.expose_secret();
+        if !self.texts.insert(text.to_owned()) {
+            r.complain(name, "is a secret or an API key already");
         }
+        let proof = Secret::new(text.as_bytes());
+        if proof.is_none() {
+            r.complain(name, format!("must be at least {MIN_SECRET_LEN} bytes long; `cxone-data-action keygen` makes one"));
+        }
+        proof
     }
 }

@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::signing::{Signing, SigningScheme};
 use super::{is_authority, understood_by_redis};
 use crate::domain::signing::MIN_SECRET_LEN;
-use crate::domain::{ActionId, Encoding, Hasher, KeySource, Keyring, SigningKey, TenantId};
+use crate::domain::{ActionId, Encoding, Hasher, KeySource, Keyring, Secret, SigningKey, TenantId};
 
 #[derive(Debug)]
 /// `idempotency.*`
@@ -152,12 +152,15 @@ impl std::fmt::Display for KeyStore {
     }
 }
 
-pub(super) fn idempotency(r: &mut Reader) -> Idempotency {
+pub(super) fn idempotency(r: &mut Reader, signing: &Signing) -> Idempotency {
     let redis_url = r.url("idempotency.redis_url", understood_by_redis);
     let secret = r.secret("idempotency.secret");
     let hasher = secret.as_ref().and_then(|secret| Hasher::new(secret.expose_secret().as_bytes()));
     if secret.is_some() && hasher.is_none() {
         r.complain("idempotency.secret", too_short(MIN_SECRET_LEN));
+    }
+    if secret.as_ref().is_some_and(|secret| signing.is_api_key(secret)) {
+        r.complain("idempotency.secret", "is an API key");
     }
     Idempotency {
         redis_url,
@@ -257,6 +260,7 @@ fn auth(r: &mut Reader, route: &str, path: &str, signing: &Signing) -> Option<Au
                 signed_headers: headers(r, &format!("{name}.signed_headers")),
                 timestamp_header: r.header(&format!("{name}.timestamp_header"), None),
                 tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)),
+                api_key_header: None,
             },
             keys,
         },
@@ -283,7 +287,10 @@ fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signin
     if bytes.len() < least {
         r.complain(name, too_short(least));
     }
-    Keyring::unnamed(SigningKey::with_any_secret(path.to_owned(), &bytes, None, None))
+    if signing.is_api_key(&secret) {
+        r.complain(name, "is an API key");
+    }
+    Keyring::unnamed(Secret::of_any_length(&bytes).map(|secret| SigningKey::new(path.to_owned(), secret)))
 }
 
 fn too_short(least: usize) -> String {

@@ -124,7 +124,7 @@ impl Hasher {
 
     /// With a secret drawn from a signing key's: instances that share the key agree without another setting.
     pub fn of(key: &SigningKey) -> Option<Self> {
-        Hmac::new_from_slice(&key.derive("idempotency")).ok().map(Self)
+        Hmac::new_from_slice(&key.derive("idempotency")?).ok().map(Self)
     }
 
     fn digest<'p>(&self, parts: impl IntoIterator<Item = &'p [u8]>) -> Digest {
@@ -257,6 +257,7 @@ impl StoredReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Secret;
 
     fn key(scope: &str, caller: &str, source: &KeySource, header: Option<&str>, body: &str) -> Result<IdempotencyKey, NoKey> {
         let hasher = Hasher::new(&[7; 32]).ok_or(NoKey::Missing)?;
@@ -315,7 +316,7 @@ mod tests {
     #[test]
     fn only_the_secret_tells_what_a_digest_was_made_from() -> Result<(), NoKey> {
         let digest = |secret: u8| {
-            let key = SigningKey::new("k".to_owned(), &[secret; 32], None, None).ok_or(NoKey::Missing)?;
+            let key = SigningKey::new("k".to_owned(), Secret::new(&[secret; 32]).ok_or(NoKey::Missing)?);
             let hasher = Hasher::of(&key).ok_or(NoKey::Missing)?;
             IdempotencyKey::new(&hasher, &"/x".into(), "k", &KeySource::RawBody, None, b"{}")
         };

@@ -14,5 +14,5 @@ pub use batch::{CustomerBatch, InvalidBatch};
 pub use customer::{CustomerDocument, CustomerId, CustomerRecord, Known};
 pub use idempotency::{ActionId, Digest, Hasher, IdempotencyKey, KeySource, NoKey, Owner, StoredReply};
 pub use request_id::RequestId;
-pub use signing::{Encoding, Keyring, SigningKey, Tag};
+pub use signing::{Encoding, Keyring, Secret, SigningKey, Tag};
 pub use tenant::TenantId;

@@ -1,4 +1,6 @@
-//! Signatures: HMAC-SHA256 (RFC 2104) of a request's raw body, and the keys that may make them.
+//! Signatures: HMAC-SHA256 (RFC 2104) of a request's raw body, the keys that may make them, and API keys for callers that cannot.
+
+mod secret;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,8 +10,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+
+pub use secret::Secret;
 
 use super::TenantId;
 
@@ -71,37 +73,37 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// A secret that callers sign with, and what it is good for.
+/// What a caller proves itself with, and what that is good for.
 #[derive(Clone)]
 pub struct SigningKey {
     id: Arc<str>,
-    mac: Hmac<Sha256>,
-    /// The tag of the secret itself, to know it by where it is sent as an API key.
-    own_tag: Tag,
+    secret: Option<Secret>,
+    api_key: Option<Secret>,
     tenants: Option<BTreeSet<TenantId>>,
     not_after: Option<DateTime<Utc>>,
 }
 
 impl SigningKey {
-    /// `tenants`: those that it may ask for, `None` for all. `not_after`: the first moment at which it is no longer taken.
-    /// `None` where the secret is shorter than [`MIN_SECRET_LEN`].
-    pub fn new(id: String, secret: &[u8], tenants: Option<BTreeSet<TenantId>>, not_after: Option<DateTime<Utc>>) -> Option<Self> {
-        if secret.len() < MIN_SECRET_LEN {
-            return None;
-        }
-        Self::with_any_secret(id, secret, tenants, not_after)
+    /// One that can sign, for every tenant and without an end.
+    pub fn new(id: String, secret: Secret) -> Self {
+        Self { id: id.into(), secret: Some(secret), api_key: None, tenants: None, not_after: None }
     }
 
-    /// The same with a secret of the length that its maker chose.
-    pub fn with_any_secret(
-        id: String,
-        secret: &[u8],
-        tenants: Option<BTreeSet<TenantId>>,
-        not_after: Option<DateTime<Utc>>,
-    ) -> Option<Self> {
-        let mac: Hmac<Sha256> = Hmac::new_from_slice(secret).ok()?;
-        let own_tag = Tag(mac.clone().chain_update(secret).finalize().into_bytes().into());
-        Some(Self { id: id.into(), mac, own_tag, tenants, not_after })
+    /// One that can sign nothing: it is sent as it is.
+    pub fn of_api_key(id: String, api_key: Secret) -> Self {
+        Self { id: id.into(), secret: None, api_key: Some(api_key), tenants: None, not_after: None }
+    }
+
+    /// The same that may also be proven by this, from callers that cannot sign.
+    #[must_use]
+    pub fn or_api_key(self, api_key: Option<Secret>) -> Self {
+        Self { api_key, ..self }
+    }
+
+    /// The same for certain tenants, `None` for all, and with the first moment at which it is no longer taken.
+    #[must_use]
+    pub fn limited(self, tenants: Option<BTreeSet<TenantId>>, not_after: Option<DateTime<Utc>>) -> Self {
+        Self { tenants, not_after, ..self }
     }
 
     /// The key's public name.
@@ -129,37 +131,40 @@ impl SigningKey {
         self.not_after.is_some_and(|end| end <= now)
     }
 
-    /// The tag of the signed text, given in parts.
-    pub fn sign(&self, parts: &[&[u8]]) -> Tag {
-        Tag(self.mac_of(parts).finalize().into_bytes().into())
+    /// Whether it has something to sign with.
+    pub fn can_sign(&self) -> bool {
+        self.secret.is_some()
+    }
+
+    /// The tag of the signed text, given in parts; `None` where the key cannot sign.
+    pub fn sign(&self, parts: &[&[u8]]) -> Option<Tag> {
+        Some(self.secret.as_ref()?.sign(parts))
     }
 
     /// Whether the tag is this key's, in constant time.
     pub fn matches(&self, tag: &Tag, parts: &[&[u8]]) -> bool {
-        self.mac_of(parts).verify_slice(&tag.0).is_ok()
+        self.secret.as_ref().is_some_and(|secret| secret.matches(tag, parts))
     }
 
-    /// Whether the text is the secret itself, in constant time.
+    /// Whether the text is its API key, in constant time.
+    pub fn has_api_key(&self, text: &str) -> bool {
+        self.api_key.as_ref().is_some_and(|api_key| api_key.is(text))
+    }
+
+    /// Whether the text is what this key is sent as: its API key, or its secret where it has none; in constant time.
     pub fn is(&self, text: &str) -> bool {
-        self.matches(&self.own_tag, &[text.as_bytes()])
+        self.api_key.as_ref().or(self.secret.as_ref()).is_some_and(|sent| sent.is(text))
     }
 
-    /// A secret for another purpose, which tells nothing of this one.
-    pub fn derive(&self, purpose: &str) -> [u8; 32] {
-        self.sign(&[b"cxone-data-action: ", purpose.as_bytes()]).0
-    }
-
-    fn mac_of(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
-        let mut mac = self.mac.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        mac
+    /// A secret for another purpose, which tells nothing of this one. A key that gets an API key beside its secret keeps it.
+    pub fn derive(&self, purpose: &str) -> Option<[u8; 32]> {
+        let root = self.secret.as_ref().or(self.api_key.as_ref())?;
+        Some(root.sign(&[b"cxone-data-action: ", purpose.as_bytes()]).0)
     }
 }
 
 impl fmt::Debug for SigningKey {
-    /// Without the secret.
+    /// Without what it is proven by.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey")
             .field("id", &self.id)
@@ -178,7 +183,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// The settings see to it that no two keys share an id or a secret.
+    /// The settings see to it that no two keys share an id, a secret or an API key.
     pub fn new(keys: Vec<SigningKey>) -> Self {
         Self { keys, named: true }
     }
@@ -199,7 +204,17 @@ impl Keyring {
         self.find(key_id, now, |key| key.matches(tag, parts))
     }
 
-    /// The key whose secret this text is; again, every key is tried.
+    /// The key whose API key this text is; again, every key is tried.
+    pub fn admit(&self, key_id: Option<&str>, text: &str, now: DateTime<Utc>) -> Option<&SigningKey> {
+        self.find(key_id, now, |key| key.has_api_key(text))
+    }
+
+    /// Whether any key has an API key.
+    pub fn takes_api_keys(&self) -> bool {
+        self.keys.iter().any(|key| key.api_key.is_some())
+    }
+
+    /// The key that is sent as this text, see [`SigningKey::is`]; again, every key is tried.
     pub fn identify(&self, key_id: Option<&str>, text: &str, now: DateTime<Utc>) -> Option<&SigningKey> {
         self.find(key_id, now, |key| key.is(text))
     }
@@ -219,8 +234,9 @@ mod tests {
     use super::*;
 
     fn ring() -> Keyring {
-        let keys = [("old", [b'o'; 32], Some(DateTime::UNIX_EPOCH)), ("a", [b'a'; 32], None), ("b", [b'b'; 32], None)];
-        Keyring::new(keys.into_iter().filter_map(|(id, secret, end)| SigningKey::new(id.to_owned(), &secret, None, end)).collect())
+        let keys = [("old", b'o', Some(DateTime::UNIX_EPOCH)), ("a", b'a', None), ("b", b'b', None)];
+        let key = |(id, byte, end): (&str, u8, _)| Some(SigningKey::new(id.to_owned(), Secret::new(&[byte; 32])?).limited(None, end));
+        Keyring::new(keys.into_iter().filter_map(key).collect())
     }
 
     fn verified(key_id: Option<&str>, tag: &Tag, body: &[u8]) -> Option<String> {
@@ -229,7 +245,7 @@ mod tests {
 
     #[test]
     fn any_live_key_signs_unless_one_is_named() {
-        let tags: Vec<_> = ring().keys().iter().map(|key| key.sign(&[b"body"])).collect();
+        let tags: Vec<_> = ring().keys().iter().filter_map(|key| key.sign(&[b"body"])).collect();
         assert_eq!(verified(None, &tags[0], b"body"), None, "expired");
         assert_eq!(verified(None, &tags[2], b"body").as_deref(), Some("b"));
         assert_eq!(verified(Some("b"), &tags[2], b"body").as_deref(), Some("b"));
@@ -239,7 +255,22 @@ mod tests {
 
     #[test]
     fn short_secrets_make_no_key() {
-        assert!(SigningKey::new("k".into(), &[7; 31], None, None).is_none());
+        assert!(Secret::new(&[7; 31]).is_none());
+    }
+
+    #[test]
+    fn an_api_key_signs_nothing_and_a_secret_is_no_api_key() {
+        let [secret, api_key] = ["s", "a"].map(|text| text.repeat(32));
+        let made = |text: &str| Secret::new(text.as_bytes());
+        let both = made(&secret).map(|made| SigningKey::new("both".into(), made)).map(|key| key.or_api_key(made(&api_key)));
+        let alone = made(&api_key).map(|made| SigningKey::of_api_key("alone".into(), made));
+        let (both, alone) = both.zip(alone).unwrap_or_else(|| unreachable!("both are long enough"));
+        assert!(both.has_api_key(&api_key) && !both.has_api_key(&secret));
+        assert!(both.is(&api_key) && !both.is(&secret), "whoever has an API key is not known by the secret");
+        assert!(alone.sign(&[b"body"]).is_none());
+        let tag = made(&api_key).map(|made| made.sign(&[b"body"]));
+        assert!(tag.is_some_and(|tag| !alone.matches(&tag, &[b"body"]) && !both.matches(&tag, &[b"body"])));
+        assert_ne!(both.derive("x"), alone.derive("x"));
     }
 
     #[test]
@@ -258,7 +289,7 @@ mod tests {
         #[test]
         fn no_changed_body_and_no_changed_tag_is_taken(body in proptest::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0u8..8, in_tag in any::<bool>()) {
             let ring = ring();
-            let mut tag = ring.keys()[1].sign(&[&body]);
+            let Some(mut tag) = ring.keys()[1].sign(&[&body]) else { return Err(TestCaseError::fail("it can sign")) };
             prop_assert!(ring.verify(None, &tag, &[&body], Utc::now()).is_some());
             let mut changed = body.clone();
             if in_tag || body.is_empty() {

@@ -108,9 +108,9 @@ impl ApiError {
             Self::MissingIdempotencyKey => {
                 facts(400, "missing_idempotency_key", "No idempotency key", "What this route tells repetitions by is missing or empty.")
             }
-            Self::MissingSignature => facts(401, "missing_signature", "Not signed", "A header that signs the request is missing."),
+            Self::MissingSignature => facts(401, "missing_signature", "Not signed", "A header that proves who calls is missing."),
             Self::InvalidSignature => {
-                let detail = "The signature is not that of this request by a key that is valid now.";
+                let detail = "The signature or API key is not that of this request by a key that is valid now.";
                 facts(401, "invalid_signature", "Wrong signature", detail)
             }
             Self::StaleSignature => {

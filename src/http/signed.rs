@@ -1,5 +1,5 @@
-//! `Signed<T>`: a body whose signature was checked before anything of it was read. A handler that names it cannot be
-//! mounted unsigned.
+//! `Signed<T>`: a body whose signature was checked, or whose sender's API key, before anything of it was read. A handler that
+//! names it cannot be mounted open to everybody.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
+use actix_web::http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpRequest};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -127,7 +127,7 @@ pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds:
     tokio::time::timeout(bounds.body_timeout, arrive).await.unwrap_or(Err(ApiError::RequestTimeout))
 }
 
-/// The key that signed this body, and whatever else the scheme wants signed.
+/// The key that signed this body and whatever else the scheme wants signed, or whose API key is there instead.
 pub(super) fn verify<'k>(
     headers: &HeaderMap,
     body: &[u8],
@@ -135,7 +135,7 @@ pub(super) fn verify<'k>(
     keys: &'k Keyring,
     now: DateTime<Utc>,
 ) -> Result<&'k SigningKey, ApiError> {
-    let signature = single(headers, &scheme.header)?.ok_or(ApiError::MissingSignature)?;
+    let Some(signature) = single(headers, &scheme.header)? else { return admit(headers, scheme, keys, now) };
     let tag = scheme.encoding.decode(signature).ok_or(ApiError::InvalidSignature)?;
     let key_id = single(headers, KEY_ID)?;
     let timestamp = match &scheme.timestamp_header {
@@ -152,6 +152,22 @@ pub(super) fn verify<'k>(
         fresh(timestamp, scheme.tolerance, now)?;
     }
     Ok(key)
+}
+
+/// The key whose API key is there in the place of a signature, where the scheme lets it.
+fn admit<'k>(headers: &HeaderMap, scheme: &SigningScheme, keys: &'k Keyring, now: DateTime<Utc>) -> Result<&'k SigningKey, ApiError> {
+    let header = scheme.api_key_header.as_ref().ok_or(ApiError::MissingSignature)?;
+    let api_key = match (single(headers, header)?, bearer(headers)?) {
+        (Some(_), Some(_)) => return Err(ApiError::InvalidSignature),
+        (one, other) => one.or(other).ok_or(ApiError::MissingSignature)?,
+    };
+    keys.admit(single(headers, KEY_ID)?, api_key, now).ok_or(ApiError::InvalidSignature)
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 section 2.1). Other ways to authorize are not ours.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let value = single(headers, AUTHORIZATION.as_str())?;
+    Ok(value.and_then(|value| value.split_once(' ')).filter(|(way, _)| way.eq_ignore_ascii_case("Bearer")).map(|(_, token)| token.trim()))
 }
 
 /// Refuses a signed time, in Unix seconds, that is too far from now.

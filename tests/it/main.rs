@@ -8,6 +8,7 @@ mod support;
 
 mod admin;
 mod answers;
+mod api_keys;
 mod audit;
 mod cache;
 mod cognigy_metrics;

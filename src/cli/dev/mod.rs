@@ -133,7 +133,11 @@ fn data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
 fn greet(config: &Config, running: &Running, secret_file: Option<&Path>) -> anyhow::Result<()> {
     let url = format!("http://{}/data-action", healthcheck::reachable(running.http()));
     let key = KeyChoice { secret_file: None, key_id: None };
-    let headers = sign::headers(&config.signing, key.choose(&config.signing)?, demo::REQUEST.as_bytes());
+    let headers = match key.choose(&config.signing) {
+        Ok(key) => sign::headers(&config.signing, key, demo::REQUEST.as_bytes())?,
+        // There are keys, but none of them can sign.
+        Err(_) => vec![(config.signing.api_key_header.clone(), "your API key".to_owned())],
+    };
     let headers: Vec<_> = headers.iter().map(|(name, value)| format!("-H '{name}: {value}'")).collect();
     let program = std::env::current_exe().unwrap_or_else(|_| "cxone-data-action".into());
     let here = std::env::current_dir().unwrap_or_default();
@@ -142,7 +146,7 @@ fn greet(config: &Config, running: &Running, secret_file: Option<&Path>) -> anyh
     let cache = if config.redis.url.is_some() { "in this process, then in Redis" } else { "in this process (set REDIS_URL to share it)" };
     say(format_args!("cache: {cache}"));
     say(format_args!("probes and metrics: http://{}/readyz /livez /metrics", healthcheck::reachable(running.admin())));
-    say(format_args!("\nAsk for demo customers, signed:\n"));
+    say(format_args!("\nAsk for demo customers:\n"));
     say(format_args!("curl -sS {url} {} --data-binary '{}'\n", headers.join(" "), demo::REQUEST));
     say(format_args!("or:\n\n{program} send --sample --url {url}{secret}\n"));
     say("Ctrl-C ends everything that this has started.");
