@@ -41,6 +41,28 @@ pub struct Vantage {
     at: Instant,
 }
 
+/// Whether the shared tier can be reached now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+    /// There is none.
+    Off,
+}
+
+impl Reach {
+    /// Its name in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Off => "off",
+        }
+    }
+}
+
 impl CustomerCache {
     /// Of `capacity` customers in this process. `changes`: whether the store may change behind our back, so that nothing is
     /// cached until a beat was heard.
@@ -66,6 +88,14 @@ impl CustomerCache {
     /// Whether there is a tier in this process.
     pub fn has_local(&self) -> bool {
         self.local.keeps()
+    }
+
+    /// How the shared tier is.
+    pub async fn reach(&self) -> Reach {
+        match &self.shared {
+            None => Reach::Off,
+            Some(shared) => shared.ready().await.map_or(Reach::Down, |()| Reach::Up),
+        }
     }
 
     /// What is known of a customer in this process.

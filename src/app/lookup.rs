@@ -1,5 +1,7 @@
 //! The batch lookup: cache first, then one transaction for the rest, and an audit row before any answer.
 
+mod ping;
+
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -119,20 +121,33 @@ impl Lookup {
     /// Looks up and audits. An answer that is known in this process waits for nothing but its audit row. Everything else goes on
     /// to its end when the caller hangs up: a future that is dropped half-way would cost a connection.
     pub async fn run(&self, request: LookupRequest) -> Result<LookupAnswer, LookupError> {
-        if self.shared.tasks.is_closed() {
-            return Err(LookupError::ShuttingDown);
-        }
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| LookupError::Overloaded)?;
-        let deadline = Instant::now() + self.shared.limits.deadline;
+        let (slot, deadline) = self.enter()?;
         let mut findings = Findings::new(request.batch.ids());
         let vantage = self.shared.ask_near(&request, &mut findings);
         if findings.cache_use() == CacheUse::Hit {
             return self.shared.answer_from_cache(request, findings, deadline).await;
         }
         let shared = Arc::clone(&self.shared);
+        self.to_its_end(slot, async move { shared.run(request, findings, vantage, deadline).await }).await
+    }
+
+    /// A place among those that are under way, and until when it may be used.
+    fn enter(&self) -> Result<(OwnedSemaphorePermit, Instant), LookupError> {
+        if self.shared.tasks.is_closed() {
+            return Err(LookupError::ShuttingDown);
+        }
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| LookupError::Overloaded)?;
+        Ok((slot, Instant::now() + self.shared.limits.deadline))
+    }
+
+    async fn to_its_end<T>(
+        &self,
+        slot: OwnedSemaphorePermit,
+        work: impl Future<Output = Result<T, LookupError>> + Send + 'static,
+    ) -> Result<T, LookupError> {
         let work = async move {
             let _slot = slot;
-            shared.run(request, findings, vantage, deadline).await
+            work.await
         };
         let work = AssertUnwindSafe(work.in_current_span()).catch_unwind();
         let to_its_end = ToItsEnd { work: Some(Box::pin(work)), runtime: self.runtime.clone(), tasks: self.shared.tasks.clone() };

@@ -1,4 +1,4 @@
-//! `POST /data-action`: the batch lookup of NICE CXone.
+//! `POST /data-action`: the batch lookup of NICE CXone, and its dry run.
 
 mod answer;
 mod body;
@@ -8,6 +8,7 @@ pub mod pieces;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
 
 use super::Bounds;
 use super::error::ApiError;
@@ -15,22 +16,53 @@ use super::request::{note, request_id};
 use super::signed::Signed;
 use crate::app::lookup::{CacheUse, Lookup, LookupRequest};
 use crate::domain::RequestId;
-use body::ACTION;
 pub(super) use body::Body;
+use body::{ACTION, Call};
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
-/// Looks up, and answers what fits.
+/// Looks up, and answers what fits; or says that a lookup would be answered.
 pub(super) async fn post(
     request: HttpRequest,
-    signed: Signed<Body>,
+    signed: Signed<Call>,
     lookup: Data<Lookup>,
     bounds: Data<Bounds>,
 ) -> Result<HttpResponse, ApiError> {
-    let (cache, json) = answer(&lookup, &bounds, signed, request_id(&request)).await?;
-    note(&request, |notes| notes.cache = Some(cache));
-    let (json_type, cache) = (HeaderValue::from_static("application/json"), HeaderValue::from_static(cache));
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, json_type)).insert_header((X_CACHE, cache)).body(json))
+    let Signed { key_id, value: call } = signed;
+    match call {
+        Call::Ping(tenant) => {
+            let redis = lookup.ping().await?.as_str();
+            let dependencies = PongDependencies { postgres: "up", redis };
+            let output = PongOutput { status: "ok", tenant_id: tenant.as_str(), key_id: &key_id, dependencies };
+            Ok(HttpResponse::Ok().json(Pong { output }))
+        }
+        Call::Lookup(body) => {
+            let (cache, json) = answer(&lookup, &bounds, Signed { key_id, value: body }, request_id(&request)).await?;
+            note(&request, |notes| notes.cache = Some(cache));
+            let (json_type, cache) = (HeaderValue::from_static("application/json"), HeaderValue::from_static(cache));
+            Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, json_type)).insert_header((X_CACHE, cache)).body(json))
+        }
+    }
+}
+
+/// The answer of a ping.
+#[derive(Serialize)]
+struct Pong<'a> {
+    output: PongOutput<'a>,
+}
+
+#[derive(Serialize)]
+struct PongOutput<'a> {
+    status: &'static str,
+    tenant_id: &'a str,
+    key_id: &'a str,
+    dependencies: PongDependencies,
+}
+
+#[derive(Serialize)]
+struct PongDependencies {
+    postgres: &'static str,
+    redis: &'static str,
 }
 
 /// How the cache served, and the answer's JSON.

@@ -104,7 +104,7 @@ impl ApiError {
             Self::InvalidInput(_) => {
                 facts(400, "invalid_input", "Invalid input", "The body is JSON, but not a request of this route; see errors.")
             }
-            Self::UnknownAction => facts(400, "unknown_action", "Unknown action", "This route knows one action: process_customer_batch."),
+            Self::UnknownAction => facts(400, "unknown_action", "Unknown action", "This route knows no such action."),
             Self::MissingIdempotencyKey => {
                 facts(400, "missing_idempotency_key", "No idempotency key", "What this route tells repetitions by is missing or empty.")
             }

@@ -31,6 +31,7 @@ mod logs;
 mod migrations;
 mod migrations_upgrade;
 mod outbound_settings;
+mod ping;
 mod postgres_outages;
 mod privileges;
 mod properties;

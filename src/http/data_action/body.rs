@@ -1,4 +1,4 @@
-//! The body of a lookup: from raw bytes, whose signature is right, to values that cannot be wrong.
+//! The body of a lookup or of its dry run: from raw bytes, whose signature is right, to values that cannot be wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,8 +15,9 @@ use crate::http::Bounds;
 use crate::http::error::{ApiError, FieldError};
 use crate::http::signed::SignedBody;
 
-/// The one action of this route.
+/// The two actions of this route.
 pub(super) const ACTION: &str = "process_customer_batch";
+const PING: &str = "ping";
 
 /// The most members of `context`.
 const MAX_CONTEXT: usize = 32;
@@ -31,6 +32,13 @@ pub(in crate::http) struct Body {
     pub(in crate::http) tenant: TenantId,
     pub(in crate::http) batch: CustomerBatch,
     pub(in crate::http) contact_id: Option<String>,
+}
+
+/// What the route is asked for.
+pub(in crate::http) enum Call {
+    Lookup(Body),
+    /// Whether a lookup of this tenant's customers would be answered.
+    Ping(TenantId),
 }
 
 /// The body as it is spelled. Members that are not there are found by `validator`, together with whatever else is wrong.
@@ -57,23 +65,52 @@ struct Input<'a> {
     tenant_id: Option<Cow<'a, str>>,
 }
 
-impl SignedBody for Body {
+impl SignedBody for Call {
     fn parse(body: &[u8], bounds: &Bounds) -> Result<Self, ApiError> {
         let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
-        let spelled = spelled(text)?;
-        if spelled.action.as_ref().is_some_and(|action| action != ACTION) {
+        let mut spelled = spelled(text)?;
+        let is_ping = spelled.action.as_ref().is_some_and(|action| action == PING);
+        if spelled.action.as_ref().is_some_and(|action| action != ACTION) && !is_ping {
             return Err(ApiError::UnknownAction);
+        }
+        // So that one template serves both actions, a ping may name customers, and they are checked like a lookup's.
+        let names_nobody = is_ping && spelled.input.as_ref().is_some_and(|input| input.customer_ids.is_none());
+        if let Some(input) = spelled.input.as_mut().filter(|_| names_nobody) {
+            input.customer_ids = Some(Ids::default());
         }
         spelled.validate().map_err(|errors| ApiError::invalid_input(flatten(&errors)))?;
         let input = spelled.input.ok_or(ApiError::Internal(None))?;
+        let tenant = input.tenant_id.unwrap_or_default().parse().map_err(|error| one("/input/tenant_id", "invalid_tenant", error))?;
+        if names_nobody {
+            return Ok(Self::Ping(tenant));
+        }
         let ids = input.customer_ids.unwrap_or_default().0;
         let batch = CustomerBatch::new(ids.into_iter().flatten(), bounds.max_batch).map_err(|error| match error {
             InvalidBatch::Empty => one("/input/customer_ids", "too_few", error),
             InvalidBatch::TooMany { .. } => one("/input/customer_ids", "too_many", error),
         })?;
-        let tenant = input.tenant_id.unwrap_or_default().parse().map_err(|error| one("/input/tenant_id", "invalid_tenant", error))?;
+        if is_ping {
+            return Ok(Self::Ping(tenant));
+        }
         let contact_id = spelled.context.and_then(|mut context| context.0.remove(CONTACT_ID).flatten());
-        Ok(Self { tenant, batch, contact_id })
+        Ok(Self::Lookup(Body { tenant, batch, contact_id }))
+    }
+
+    fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Lookup(body) => &body.tenant,
+            Self::Ping(tenant) => tenant,
+        }
+    }
+}
+
+impl SignedBody for Body {
+    /// A lookup. A dry run is none: its answer would be kept.
+    fn parse(body: &[u8], bounds: &Bounds) -> Result<Self, ApiError> {
+        match Call::parse(body, bounds)? {
+            Call::Lookup(body) => Ok(body),
+            Call::Ping(_) => Err(ApiError::UnknownAction),
+        }
     }
 
     fn tenant(&self) -> &TenantId {

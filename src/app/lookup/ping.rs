@@ -1,0 +1,25 @@
+//! The dry run of a lookup: whether all that it needs would answer now. It reads no customer, leaves no audit row and keeps nothing.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join;
+use tokio::time::timeout_at;
+
+use super::{Lookup, LookupError};
+use crate::app::cache::Reach;
+
+impl Lookup {
+    /// How the cache's shared tier is. The store is up, or there is no answer; it takes no longer than a lookup may.
+    pub async fn ping(&self) -> Result<Reach, LookupError> {
+        let (slot, deadline) = self.enter()?;
+        let shared = Arc::clone(&self.shared);
+        // A tier that hangs leaves time to say so.
+        let patience = tokio::time::Instant::now() + shared.limits.deadline / 2;
+        let work = async move {
+            let store = async { shared.store.ready(deadline).await.map_err(LookupError::Store) };
+            let cache = async { Ok(timeout_at(patience, shared.cache.reach()).await.unwrap_or(Reach::Down)) };
+            try_join(store, cache).await.map(|((), cache)| cache)
+        };
+        self.to_its_end(slot, work).await
+    }
+}
