@@ -1,16 +1,16 @@
 //! `verify`: whether a signature is right, and if not, what was probably done to it or to the body.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use chrono::Utc;
 use clap::Args;
 
 use super::sign::KeyChoice;
 use super::{Settings, read_input, say};
-use crate::config::Invalid;
-use crate::domain::{Encoding, SigningKey, Tag};
+use crate::config::{Auth, Config, Invalid, SigningScheme};
+use crate::domain::diagnosis::{Diagnosis, examine};
+use crate::domain::{Encoding, Evidence, Keyring};
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -20,6 +20,12 @@ pub(super) struct Options {
     /// The timestamp as it stood in its header, where the settings name one.
     #[arg(long)]
     timestamp: Option<String>,
+    /// A header that is signed with the body, as the request had it; may be repeated.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(String, String)>,
+    /// The path that the request was sent to.
+    #[arg(long, default_value = "/data-action")]
+    route: String,
     /// The body; standard input where none or `-` is named.
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -29,82 +35,72 @@ pub(super) struct Options {
 pub(super) fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
     let config = settings.load_with_secret(options.key.secret_file.as_deref())?;
     let body = read_input(options.file.as_deref())?;
-    if config.signing.keys.keys().is_empty() {
+    let (evidence, keys) = options.evidence(&config, &body)?;
+    if keys.keys().is_empty() {
         return Err(Invalid::no_signing_key().into());
     }
-    let scheme = &config.signing.scheme;
-    let stamp = match (&scheme.timestamp_header, &options.timestamp) {
-        (Some(header), None) => bail!("the settings sign a timestamp ({header}): give it with --timestamp"),
-        (Some(_), Some(stamp)) => Some(stamp.as_str()),
-        (None, _) => None,
-    };
-    let Some(tag) = scheme.encoding.decode(&options.signature) else {
-        bail!("{}", malformed(scheme.encoding, &options.signature));
-    };
-    let keys: Vec<_> =
-        config.signing.keys.keys().iter().filter(|key| options.key.key_id.as_deref().is_none_or(|id| id == key.id())).collect();
-    let signed_by = |body: &[u8], stamp: Option<&str>| keys.iter().copied().find(|key| matches(key, &tag, body, stamp));
-    match signed_by(&body, stamp) {
-        Some(key) if key.expired(Utc::now()) => bail!("the signature is that of key {:?}, which has expired", key.id()),
-        Some(_) if stamp.is_some_and(|stamp| stale(stamp, scheme.tolerance)) => {
-            bail!("the signature is right, but its timestamp is not a Unix time within {:?} of now (signing.tolerance)", scheme.tolerance)
-        }
-        Some(key) => {
+    match examine(&evidence, keys, Utc::now()) {
+        Ok(key) => {
             say(format_args!("the signature is right: key {:?}, {} bytes", key.id(), body.len()));
-            return Ok(());
+            Ok(())
         }
-        None => {}
-    }
-    // Not the body that was signed? Try what is usually done to bodies on their way.
-    for (what, changed) in changes(&body) {
-        if let Some(key) = signed_by(&changed, stamp) {
-            bail!("the signature is that of key {:?} for another body: {what}", key.id());
+        Err(Diagnosis { reason, key }) => {
+            let signer = key.map(|key| format!("; the signature is one by key {:?}", key.id())).unwrap_or_default();
+            bail!("{}{signer} (reason: {})", reason.sentence(), reason.code())
         }
     }
-    if stamp.is_some() && signed_by(&body, None).is_some() {
-        bail!("the signature covers the body alone: sign \"{{timestamp}}.{{body}}\"");
+}
+
+impl Options {
+    /// The signature, what it should be of, and whose it may be.
+    fn evidence<'a>(&'a self, config: &'a Config, body: &'a [u8]) -> anyhow::Result<(Evidence<'a>, &'a Keyring)> {
+        let (signing, genesys) = (&config.signing, config.genesys.as_ref());
+        if self.route == "/data-action" {
+            return Ok((self.by_scheme(&signing.scheme, body)?, &signing.keys));
+        }
+        if let Some(genesys) = genesys.filter(|_| self.route.starts_with("/genesys/")) {
+            return Ok((self.by_scheme(&genesys.scheme, body)?, &signing.keys));
+        }
+        let webhook = config.webhooks.iter().find(|webhook| webhook.path == self.route);
+        match &webhook.with_context(|| format!("the settings have no route {}", self.route))?.auth {
+            Auth::Hmac { scheme, keys } => Ok((self.by_scheme(scheme, body)?, keys)),
+            Auth::ApiKey { .. } => bail!("{} takes an API key, and no signature", self.route),
+            Auth::StandardWebhooks { tolerance, keys } => {
+                let evidence = Evidence {
+                    signature: self.signature.strip_prefix("v1,").unwrap_or(&self.signature),
+                    encoding: Encoding::Base64,
+                    key_id: None,
+                    before: vec![
+                        self.value("webhook-id").context("the id is signed: give --header 'webhook-id: …'")?,
+                        self.stamp("webhook-timestamp")?,
+                    ],
+                    timestamp: Some((1, *tolerance)),
+                    body,
+                };
+                Ok((evidence, keys))
+            }
+        }
     }
-    bail!("the signature is of no key of the settings, for this body or any usual change of it: probably the wrong secret")
-}
 
-fn matches(key: &SigningKey, tag: &Tag, body: &[u8], stamp: Option<&str>) -> bool {
-    match stamp {
-        Some(stamp) => key.matches(tag, &[stamp.as_bytes(), b".", body]),
-        None => key.matches(tag, &[body]),
+    fn by_scheme<'a>(&'a self, scheme: &SigningScheme, body: &'a [u8]) -> anyhow::Result<Evidence<'a>> {
+        let timestamp = scheme.timestamp_header.as_ref().map(|_| (0, scheme.tolerance));
+        let stamp = scheme.timestamp_header.as_ref().map(|header| self.stamp(header)).transpose()?;
+        let signed_headers = scheme.signed_headers.iter().map(|name| self.value(name).unwrap_or_default());
+        let before = stamp.into_iter().chain(signed_headers).collect();
+        Ok(Evidence { signature: &self.signature, encoding: scheme.encoding, key_id: self.key.key_id.as_deref(), before, timestamp, body })
+    }
+
+    fn stamp(&self, header: &str) -> anyhow::Result<&str> {
+        let stamp = self.timestamp.as_deref().or(self.value(header));
+        stamp.with_context(|| format!("the settings sign a timestamp ({header}): give it with --timestamp"))
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        self.header.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
-fn stale(stamp: &str, tolerance: Duration) -> bool {
-    stamp.parse::<i64>().ok().is_none_or(|then| Utc::now().timestamp().abs_diff(then) > tolerance.as_secs())
-}
-
-fn malformed(expected: Encoding, signature: &str) -> String {
-    let other = if expected == Encoding::Hex { Encoding::Base64 } else { Encoding::Hex };
-    if signature.trim() != signature {
-        "the signature has blanks or a newline around it".to_owned()
-    } else if other.decode(signature).is_some() {
-        format!("the signature is spelled in {other}; the settings expect {expected} (signing.encoding)")
-    } else {
-        format!("the signature is not a whole HMAC-SHA256 in {expected}")
-    }
-}
-
-/// What is usually done to a body between signing and sending.
-fn changes(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    let without_newline = body.strip_suffix(b"\n").map(|body| body.strip_suffix(b"\r").unwrap_or(body).to_vec());
-    let value = serde_json::from_slice::<serde_json::Value>(body).ok();
-    [
-        ("a newline was added at its end after signing", without_newline),
-        ("the newline at its end was lost after signing", Some([body, b"\n"].concat())),
-        ("it was signed in compact form and serialised again before sending", value.as_ref().and_then(|v| serde_json::to_vec(v).ok())),
-        (
-            "it was signed with indentation and serialised again before sending",
-            value.as_ref().and_then(|v| serde_json::to_vec_pretty(v).ok()),
-        ),
-        ("nothing was signed: an empty body", Some(Vec::new())),
-    ]
-    .into_iter()
-    .filter_map(|(what, changed)| Some((what, changed?)))
-    .filter(|(_, changed)| changed != body)
-    .collect()
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("must be 'NAME: VALUE'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }

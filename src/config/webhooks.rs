@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::reader::Reader;
 use super::signing::{Signing, SigningScheme};
 use super::{is_authority, understood_by_redis};
-use crate::domain::signing::MIN_SECRET_LEN;
+use crate::domain::signing::{BASE64_SECRET, MIN_SECRET_LEN};
 use crate::domain::{ActionId, Encoding, Hasher, KeySource, Keyring, Secret, SigningKey, TenantId};
 
 #[derive(Debug)]
@@ -123,7 +123,6 @@ pub enum Action {
 
 /// No shorter secret makes a signature (Standard Webhooks 1.0.0, "Signature scheme").
 const MIN_STANDARD_SECRET_LEN: usize = 24;
-const STANDARD_SECRET: &str = "whsec_";
 
 /// Paths that are taken, and beginnings of such.
 const OWN_PATHS: [&str; 1] = ["/data-action"];
@@ -273,10 +272,10 @@ fn auth(r: &mut Reader, route: &str, path: &str, signing: &Signing) -> Option<Au
 fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signing) -> Keyring {
     let Some(secret) = r.secret(name) else { return signing.keys.clone() };
     let text = secret.expose_secret();
-    let (bytes, least) = match text.strip_prefix(STANDARD_SECRET).filter(|_| standard) {
+    let (bytes, least) = match text.strip_prefix(BASE64_SECRET).filter(|_| standard) {
         Some(base64) => {
             let Ok(bytes) = BASE64.decode(base64) else {
-                r.complain(name, format!("must be base64 after {STANDARD_SECRET}"));
+                r.complain(name, format!("must be base64 after {BASE64_SECRET}"));
                 return Keyring::unnamed(None);
             };
             (bytes, MIN_STANDARD_SECRET_LEN)
@@ -290,7 +289,7 @@ fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signin
     if signing.is_api_key(&secret) {
         r.complain(name, "is an API key");
     }
-    Keyring::unnamed(Secret::of_any_length(&bytes).map(|secret| SigningKey::new(path.to_owned(), secret)))
+    Keyring::unnamed(Secret::of_any_length(&bytes, text.as_bytes()).map(|secret| SigningKey::new(path.to_owned(), secret)))
 }
 
 fn too_short(least: usize) -> String {

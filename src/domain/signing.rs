@@ -11,9 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 
-pub use secret::Secret;
+pub use secret::{BASE64_SECRET, Secret};
 
-use super::TenantId;
+use super::{Reason, TenantId};
 
 /// The shortest secret, in bytes: as long as the hash, as RFC 2104 section 3 asks for.
 pub const MIN_SECRET_LEN: usize = 32;
@@ -146,6 +146,21 @@ impl SigningKey {
         self.secret.as_ref().is_some_and(|secret| secret.matches(tag, parts))
     }
 
+    /// Whether the tag of the signed text begins like that, in constant time.
+    pub(super) fn signs_with_start(&self, start: &[u8], parts: &[&[u8]]) -> bool {
+        self.secret.as_ref().is_some_and(|secret| secret.begins(start, parts))
+    }
+
+    /// The mistake with the secret by which the tag is this key's.
+    pub(super) fn misread(&self, tag: &Tag, parts: &[&[u8]]) -> Option<Reason> {
+        self.secret.as_ref().and_then(|secret| secret.misread(tag, parts))
+    }
+
+    /// Whether the text is its secret, in constant time.
+    pub(super) fn has_secret(&self, text: &str) -> bool {
+        self.secret.as_ref().is_some_and(|secret| secret.is(text))
+    }
+
     /// Whether the text is its API key, in constant time.
     pub fn has_api_key(&self, text: &str) -> bool {
         self.api_key.as_ref().is_some_and(|api_key| api_key.is(text))
@@ -204,24 +219,20 @@ impl Keyring {
         self.find(key_id, now, |key| key.matches(tag, parts))
     }
 
-    /// The key whose API key this text is; again, every key is tried.
-    pub fn admit(&self, key_id: Option<&str>, text: &str, now: DateTime<Utc>) -> Option<&SigningKey> {
-        self.find(key_id, now, |key| key.has_api_key(text))
-    }
-
     /// Whether any key has an API key.
     pub fn takes_api_keys(&self) -> bool {
         self.keys.iter().any(|key| key.api_key.is_some())
     }
 
-    /// The key that is sent as this text, see [`SigningKey::is`]; again, every key is tried.
-    pub fn identify(&self, key_id: Option<&str>, text: &str, now: DateTime<Utc>) -> Option<&SigningKey> {
-        self.find(key_id, now, |key| key.is(text))
+    /// Whether a caller may mean this key by that id, or by none.
+    pub(super) fn goes_by(&self, key: &SigningKey, key_id: Option<&str>) -> bool {
+        !self.named | key_id.is_none_or(|id| id == key.id())
     }
 
-    fn find(&self, key_id: Option<&str>, now: DateTime<Utc>, proven: impl Fn(&SigningKey) -> bool) -> Option<&SigningKey> {
+    /// The key of which that is so, of those that a caller may mean now; again, every key is tried.
+    pub fn find(&self, key_id: Option<&str>, now: DateTime<Utc>, proven: impl Fn(&SigningKey) -> bool) -> Option<&SigningKey> {
         self.keys.iter().fold(None, |found, key| {
-            let eligible = (!self.named | key_id.is_none_or(|id| id == &*key.id)) & !key.expired(now);
+            let eligible = self.goes_by(key, key_id) & !key.expired(now);
             if proven(key) & eligible { Some(key) } else { found }
         })
     }

@@ -5,6 +5,7 @@ mod error;
 mod execute;
 mod once;
 mod ops;
+mod proof;
 mod request;
 mod signed;
 mod webhook;
@@ -71,6 +72,7 @@ pub fn routes(config: &mut ServiceConfig, services: &Services) {
         .app_data(Data::new(keys))
         .app_data(Data::new(scheme))
         .app_data(Data::new(bounds))
+        .app_data(Data::new(proof::Examinations::new()))
         .app_data(Data::from(metrics));
     if let Some(sink) = sink {
         config.app_data(Data::from(sink));

@@ -14,7 +14,7 @@ use tracing_actix_web::RootSpanBuilder;
 
 use super::error::ApiError;
 use crate::app::ports::{Datum, MetricSink};
-use crate::domain::{RequestId, TenantId};
+use crate::domain::{Reason, RequestId, TenantId};
 use crate::metrics::Metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,6 +36,8 @@ pub(super) struct Notes {
     pub(super) replayed: Option<bool>,
     /// Whether the route is one of the settings'.
     pub(super) webhook: bool,
+    /// Why nobody is proven to have sent it.
+    pub(super) reason: Option<Reason>,
     /// What a failure leaves behind, once its response is a document.
     failure: Option<Failure>,
 }
@@ -49,7 +51,7 @@ impl Notes {
     fn new(headers: &HeaderMap) -> Self {
         let named = |name| headers.get(name).and_then(|value| RequestId::parse(value.to_str().ok()?));
         let id = CALLER_IDS.into_iter().find_map(named).unwrap_or_else(RequestId::generate);
-        Self { began: Instant::now(), id, tenant: None, cache: None, replayed: None, webhook: false, failure: None }
+        Self { began: Instant::now(), id, tenant: None, cache: None, replayed: None, webhook: false, reason: None, failure: None }
     }
 }
 
@@ -136,6 +138,7 @@ fn finished(request: &HttpRequest, status: StatusCode) {
         route,
         status = status.as_u16(),
         outcome = notes.failure.as_ref().map_or("ok", |failure| failure.code),
+        reason = notes.reason.map(Reason::code),
         tenant = notes.tenant.as_ref().map(TenantId::as_str),
         cache = notes.cache,
         replayed = notes.replayed,

@@ -10,7 +10,6 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use actix_web::web::{Bytes, Data};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
-use chrono::Utc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -19,6 +18,7 @@ use super::data_action;
 use super::error::ApiError;
 use super::execute::flat;
 use super::once::{hasher, key_header, respond};
+use super::proof::prove;
 use super::request::{note, request_id};
 use super::signed::{Signed, SignedBody, bounds, read_body};
 use crate::app::execute::Execute;
@@ -81,7 +81,8 @@ impl FromRequest for Delivery {
             let webhook = request.app_data::<Data<Webhook>>().ok_or(ApiError::Internal(None))?;
             let headers = request.headers();
             let body = read_body(headers, payload, bounds(&request)?).await?;
-            let caller = auth::verify(headers, &body, &webhook.auth, Utc::now())?.clone();
+            let (proof, keys) = auth::proof(headers, &body, &webhook.auth);
+            let caller = prove(&request, &body, proof, keys)?.clone();
             let key = key(webhook, &caller, headers, &body)?;
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
             Ok(Self { caller, key, content_type, body })

@@ -336,7 +336,7 @@ async fn a_key_executes_where_it_is_named_or_else_where_it_is_not_for_certain_te
         let setup = Setup::bare().set("DATABASE_URL", &database.url).genesys(&genesys).member("STORE", "memory");
         let service = setup.file(&format!("{named}{keys}")).start().await;
         for (id, may) in ["one", "two", "acme"].into_iter().zip(may) {
-            let signature = sign_with(&secret(id), "{}");
+            let signature = sign_with(secret(id), "{}");
             let reply = service.post_to(&EXECUTE.replace("{action_id}", ACTION), &[("X-CXone-Signature", &signature)], "{}").await;
             if may {
                 assert_eq!((reply.status, reply.replayed()), (200, false), "{named}{id}: {}", reply.text());

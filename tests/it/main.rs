@@ -16,6 +16,7 @@ mod coherence;
 mod commands;
 mod contracts;
 mod dev;
+mod doctor;
 mod genesys_calls;
 mod genesys_once;
 mod genesys_retries;

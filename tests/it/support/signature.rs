@@ -7,8 +7,8 @@ use sha2::Sha256;
 pub(crate) const SECRET: &str = "a secret of the tests, at least 32 bytes long";
 
 /// HMAC-SHA256.
-pub(crate) fn hmac(secret: &str, text: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length will do");
+pub(crate) fn hmac(secret: impl AsRef<[u8]>, text: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_ref()).expect("any length will do");
     mac.update(text);
     mac.finalize().into_bytes().into()
 }
@@ -19,6 +19,6 @@ pub(crate) fn sign(body: impl AsRef<[u8]>) -> String {
 }
 
 /// The same with another secret.
-pub(crate) fn sign_with(secret: &str, body: impl AsRef<[u8]>) -> String {
+pub(crate) fn sign_with(secret: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> String {
     hex::encode(hmac(secret, body.as_ref()))
 }
