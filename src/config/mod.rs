@@ -24,7 +24,7 @@ pub use outbound::{ACTION_ID, ClientCredentials, CognigyMetrics, Genesys, below}
 use reader::Reader;
 pub use signing::{Signing, SigningScheme};
 pub use source::{Flags, search_path};
-pub use webhooks::{Action, Auth, Idempotency, KeyStore, Times, Webhook};
+pub use webhooks::{Action, Auth, Idempotency, KeyStore, SIGNATURE_HEADER as WEBHOOK_SIGNATURE_HEADER, Times, Webhook};
 
 /// Everything that can be set.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::reader::Reader;
 use super::signing::{Signing, SigningScheme};
 use super::{is_authority, understood_by_redis};
+use crate::domain::data_action::PATH;
 use crate::domain::signing::{BASE64_SECRET, MIN_SECRET_LEN};
 use crate::domain::{ActionId, Encoding, Hasher, KeySource, Keyring, Secret, SigningKey, TenantId};
 
@@ -121,11 +122,14 @@ pub enum Action {
     Echo,
 }
 
+/// Where a caller of a webhook puts its signature, where the route does not say.
+pub const SIGNATURE_HEADER: &str = "X-Cognigy-Signature";
+
 /// No shorter secret makes a signature (Standard Webhooks 1.0.0, "Signature scheme").
 const MIN_STANDARD_SECRET_LEN: usize = 24;
 
 /// Paths that are taken, and beginnings of such.
-const OWN_PATHS: [&str; 1] = ["/data-action"];
+const OWN_PATHS: [&str; 1] = [PATH];
 const OWN_PREFIXES: [&str; 1] = ["/genesys/"];
 
 impl std::str::FromStr for KeyStore {
@@ -254,7 +258,7 @@ fn auth(r: &mut Reader, route: &str, path: &str, signing: &Signing) -> Option<Au
     Some(match kind {
         "hmac" => Auth::Hmac {
             scheme: SigningScheme {
-                header: r.header(&format!("{name}.header"), Some("X-Cognigy-Signature")).unwrap_or_default(),
+                header: r.header(&format!("{name}.header"), Some(SIGNATURE_HEADER)).unwrap_or_default(),
                 encoding: r.parsed(&format!("{name}.encoding"), Encoding::Hex),
                 signed_headers: headers(r, &format!("{name}.signed_headers")),
                 timestamp_header: r.header(&format!("{name}.timestamp_header"), None),

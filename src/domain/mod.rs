@@ -4,6 +4,7 @@ pub mod audit;
 pub mod batch;
 pub mod canonical;
 pub mod customer;
+pub mod data_action;
 pub mod diagnosis;
 pub mod idempotency;
 pub mod reason;

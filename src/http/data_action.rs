@@ -16,8 +16,9 @@ use super::request::{note, request_id};
 use super::signed::Signed;
 use crate::app::lookup::{CacheUse, Lookup, LookupRequest};
 use crate::domain::RequestId;
+use crate::domain::data_action::LOOKUP;
 pub(super) use body::Body;
-use body::{ACTION, Call};
+use body::Call;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
@@ -73,7 +74,7 @@ pub(super) async fn answer(
     request_id: RequestId,
 ) -> Result<(&'static str, Vec<u8>), ApiError> {
     let Signed { key_id, value: Body { tenant, batch, contact_id } } = signed;
-    let found = lookup.run(LookupRequest { tenant, batch, action: ACTION, key_id, request_id, contact_id }).await?;
+    let found = lookup.run(LookupRequest { tenant, batch, action: LOOKUP, key_id, request_id, contact_id }).await?;
     let cache = match found.cache {
         CacheUse::Hit => "hit",
         CacheUse::Partial => "partial",

@@ -21,6 +21,7 @@ use crate::app::lookup::Lookup;
 use crate::app::ports::MetricSink;
 use crate::config::SigningScheme;
 use crate::domain::Keyring;
+use crate::domain::data_action::PATH;
 use crate::metrics::Metrics;
 #[doc(hidden)]
 pub use data_action::pieces;
@@ -78,7 +79,7 @@ pub fn routes(config: &mut ServiceConfig, services: &Services) {
         config.app_data(Data::from(sink));
     }
     let post_only = |path: &str| web::resource(path.to_owned()).default_service(error::method_not_allowed("POST"));
-    let own = web::scope("").service(post_only("/data-action").route(web::post().to(data_action::post)));
+    let own = web::scope("").service(post_only(PATH).route(web::post().to(data_action::post)));
     let own = data_actions.into_iter().fold(own, |scope, actions| {
         let own_scheme = Data::new(actions.scheme.clone());
         let resource = post_only(execute::ROUTE).app_data(own_scheme).app_data(Data::from(actions));

@@ -12,11 +12,9 @@ use chrono::{DateTime, Utc};
 use super::error::ApiError;
 use super::request::note;
 use crate::config::SigningScheme;
+use crate::domain::data_action::KEY_ID_HEADER;
 use crate::domain::diagnosis::{examine, examine_api_key};
 use crate::domain::{Evidence, Keyring, Reason, SigningKey};
-
-/// Names the key that signed, or that is sent; optional.
-const KEY_ID: &str = "X-CXone-Key-Id";
 
 /// What a request has to show.
 pub(super) enum Proof<'r> {
@@ -33,7 +31,7 @@ impl<'r> Proof<'r> {
             let text = instead_of_signature(headers, scheme.api_key_header.as_deref())?;
             return Self::by_api_key(headers, text, SigningKey::has_api_key);
         };
-        let key_id = one(headers, KEY_ID)?;
+        let key_id = one(headers, KEY_ID_HEADER)?;
         let mut before = Vec::new();
         if let Some(name) = &scheme.timestamp_header {
             before.push(one(headers, name)?.ok_or(Reason::NoTimestamp)?);
@@ -48,7 +46,7 @@ impl<'r> Proof<'r> {
 
     /// A text that a key is known by.
     pub(super) fn by_api_key(headers: &'r HeaderMap, text: &'r str, is_of: fn(&SigningKey, &str) -> bool) -> Result<Self, Reason> {
-        Ok(Self::ApiKey { text, key_id: one(headers, KEY_ID)?, is_of })
+        Ok(Self::ApiKey { text, key_id: one(headers, KEY_ID_HEADER)?, is_of })
     }
 
     fn check<'k>(&self, keys: &'k Keyring, now: DateTime<Utc>) -> Result<&'k SigningKey, ApiError> {

@@ -10,20 +10,16 @@ use serde_path_to_error::Segment;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
 use crate::domain::canonical::pointer;
+use crate::domain::data_action::{CONTACT_ID, LOOKUP, PING};
 use crate::domain::{CustomerBatch, CustomerId, InvalidBatch, RequestId, TenantId};
 use crate::http::Bounds;
 use crate::http::error::{ApiError, FieldError};
 use crate::http::signed::SignedBody;
 
-/// The two actions of this route.
-pub(super) const ACTION: &str = "process_customer_batch";
-const PING: &str = "ping";
-
 /// The most members of `context`.
 const MAX_CONTEXT: usize = 32;
 
-/// The member of `context` that goes into the audit row, and how long it may be, in bytes.
-const CONTACT_ID: &str = "contactId";
+/// How long the contact id may be, in bytes.
 const MAX_CONTACT_ID: usize = RequestId::MAX_LEN;
 
 /// A lookup as asked for.
@@ -70,7 +66,7 @@ impl SignedBody for Call {
         let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
         let mut spelled = spelled(text)?;
         let is_ping = spelled.action.as_ref().is_some_and(|action| action == PING);
-        if spelled.action.as_ref().is_some_and(|action| action != ACTION) && !is_ping {
+        if spelled.action.as_ref().is_some_and(|action| action != LOOKUP) && !is_ping {
             return Err(ApiError::UnknownAction);
         }
         // So that one template serves both actions, a ping may name customers, and they are checked like a lookup's.
