@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 pub mod dev;
+mod export;
 mod healthcheck;
 mod idempotency;
 mod keygen;
@@ -69,6 +70,9 @@ enum Command {
     /// Show or resolve calls of which nobody knows whether they were executed.
     #[command(subcommand)]
     Idempotency(idempotency::Step),
+    /// Print what a platform has to be told of the service.
+    #[command(subcommand)]
+    Export(export::Artifact),
     /// Ask the running service whether it is ready; for containers.
     Healthcheck,
 }
@@ -103,6 +107,7 @@ pub async fn run() -> ExitCode {
         Command::Keygen => keygen::run(),
         Command::Config(step) => config::run(&settings, &step),
         Command::Idempotency(step) => idempotency::run(&settings, step).await,
+        Command::Export(artifact) => export::run(&settings, &artifact),
         Command::Healthcheck => healthcheck::run(&settings).await,
     };
     match result {

@@ -1,0 +1,39 @@
+//! `export cxone`: a sheet to copy from. CXone documents no file that could be imported.
+
+use anyhow::ensure;
+
+use super::{API_KEY_HEADER, Target, body, context, fill, patience};
+use crate::config::Config;
+use crate::domain::data_action::{CUSTOMER_IDS, LOOKUP, PING, TENANT_ID};
+
+/// No longer answer reaches a script.
+const LONGEST_ANSWER: usize = 32_768;
+
+const SHEET: &str = include_str!("cxone.md");
+
+pub(super) fn sheet(config: &Config, target: &Target) -> anyhow::Result<String> {
+    let longest = config.lookup.max_response_bytes;
+    ensure!(
+        (1..=LONGEST_ANSWER).contains(&longest),
+        "lookup.max_response_bytes must be between 1 and {LONGEST_ANSWER} for CXone, which takes no longer answer"
+    );
+    let tenant = target.tenant.as_ref().map_or("{tenantId}", |tenant| tenant.as_str());
+    let lookup = body(LOOKUP, &[(CUSTOMER_IDS, "{customerIds}"), (TENANT_ID, tenant)], &context("{contactId}"));
+    let ping = body(PING, &[(TENANT_ID, tenant)], "");
+    let (max_batch, longest) = (config.lookup.max_batch.to_string(), longest.to_string());
+    let timeout = patience(config).as_millis().to_string();
+    let marks = [
+        ("url", target.data_action()),
+        ("base_url", target.url.clone()),
+        ("api_key_header", API_KEY_HEADER.to_owned()),
+        ("lookup", lookup),
+        ("ping", ping),
+        ("tenant", tenant.to_owned()),
+        ("action", LOOKUP.to_owned()),
+        ("max_batch", max_batch),
+        ("longest", longest),
+        ("timeout", timeout),
+    ];
+    let marks: Vec<_> = marks.iter().map(|(mark, value)| (*mark, value.as_str())).collect();
+    Ok(fill(SHEET, &marks).trim_end().to_owned())
+}
