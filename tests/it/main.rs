@@ -17,6 +17,7 @@ mod commands;
 mod contracts;
 mod dev;
 mod doctor;
+mod export;
 mod genesys_calls;
 mod genesys_once;
 mod genesys_retries;

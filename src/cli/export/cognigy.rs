@@ -13,7 +13,7 @@ use crate::config::{Config, WEBHOOK_SIGNATURE_HEADER};
 use crate::domain::data_action::{KEY_ID_HEADER, LOOKUP, PATH};
 
 #[derive(Args)]
-pub(in crate::cli) struct Options {
+pub(in super::super) struct Options {
     /// Where to write it; files of the same names are replaced.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,

@@ -25,7 +25,7 @@ const CONTACT: &str = "contact_id";
 const SCHEMA: &str = "http://json-schema.org/draft-04/schema#";
 
 #[derive(Args)]
-pub(in crate::cli) struct Options {
+pub(in super::super) struct Options {
     /// Which one.
     #[arg(long, value_enum, default_value_t = Action::Lookup)]
     action: Action,
@@ -43,7 +43,7 @@ pub(super) enum Action {
 
 /// What a data action is made for.
 #[derive(Args)]
-pub(in crate::cli) struct Wanted {
+pub(in super::super) struct Wanted {
     #[command(flatten)]
     target: Target,
     /// An attribute of customers that flows are to see, as text or as `NAME:integer`, `number` or `boolean`; may be repeated.
@@ -87,13 +87,13 @@ pub(super) struct DataAction {
 
 #[derive(Serialize)]
 pub(super) struct Configuration {
-    pub(super) request: Request,
+    pub(super) request: Call,
     pub(super) response: Response,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Request {
+pub(super) struct Call {
     pub(super) request_url_template: String,
     pub(super) request_type: &'static str,
     pub(super) headers: BTreeMap<&'static str, String>,
@@ -104,7 +104,7 @@ pub(super) struct Request {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Response {
     pub(super) translation_map: BTreeMap<&'static str, String>,
-    pub(super) translation_map_defaults: BTreeMap<&'static str, &'static str>,
+    pub(super) translation_map_defaults: BTreeMap<&'static str, String>,
     pub(super) success_template: String,
 }
 
@@ -156,7 +156,7 @@ impl Wanted {
             }
             Action::Ping => ("Ping the lookup service", PING, &PING_OUTPUT[..], String::new()),
         };
-        let request = Request {
+        let request = Call {
             request_url_template: self.target.data_action(),
             request_type: "POST",
             headers: BTreeMap::from([
@@ -237,7 +237,7 @@ fn escaped(input: &str) -> String {
 }
 
 fn if_given(input: &str, text: &str) -> String {
-    format!(r##"#if("$!{{input.{input}}}" != ""){text}#end"##)
+    format!(r#"#if("$!{{input.{input}}}" != ""){text}#end"#)
 }
 
 fn input_schema(title: &str, inputs: &[(&str, String)], required: usize) -> Value {
@@ -256,18 +256,18 @@ fn response(members: &[Member]) -> Response {
     let spelled: Vec<_> = members.iter().map(|Member { name, .. }| format!(r#""{name}":${{{name}}}"#)).collect();
     Response {
         translation_map: members.iter().map(|member| (member.name, format!("$.output.{}", member.name))).collect(),
-        translation_map_defaults: members.iter().map(|member| (member.name, nothing(member.shape))).collect(),
+        translation_map_defaults: members.iter().map(|member| (member.name, nothing(member.shape).to_string())).collect(),
         success_template: format!("{{{}}}", spelled.join(",")),
     }
 }
 
-/// What stands for a member that an answer does not have, as JSON.
-fn nothing(shape: Shape) -> &'static str {
+/// What stands for a member that an answer does not have.
+fn nothing(shape: Shape) -> Value {
     match shape {
-        Shape::Text => r#""""#,
-        Shape::Count => "0",
-        Shape::Flag => "false",
-        Shape::Texts | Shape::Customers(_) => "[]",
-        Shape::Object(_) => "{}",
+        Shape::Text => json!(""),
+        Shape::Count => json!(0),
+        Shape::Flag => json!(false),
+        Shape::Texts | Shape::Customers(_) => json!([]),
+        Shape::Object(members) => members.iter().map(|member| (member.name.to_owned(), nothing(member.shape))).collect(),
     }
 }

@@ -23,7 +23,7 @@ const API_KEY_HEADER: &str = "X-API-Key";
 const NETWORK: Duration = Duration::from_secs(3);
 
 /// The longest that a data action of Genesys may take; CXone lets a request take longer.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 #[derive(Subcommand)]
 pub(super) enum Artifact {

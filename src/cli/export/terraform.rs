@@ -14,7 +14,7 @@ const ACTION: &str = include_str!("terraform/action.tf");
 pub(super) fn module(config: &Config, wanted: &Wanted) -> anyhow::Result<String> {
     let resource = |label: &str, action| resource(label, &wanted.data_action(action, config), config);
     let actions = [resource("lookup", Action::Lookup)?, resource("ping", Action::Ping)?];
-    Ok(fill(MODULE, &[("credential", CREDENTIAL), ("actions", actions.join("\n").trim_end())]))
+    Ok(fill(MODULE, &[("credential", CREDENTIAL), ("actions", &actions.join("\n"))]).trim_end().to_owned())
 }
 
 fn resource(label: &str, action: &DataAction, config: &Config) -> anyhow::Result<String> {
@@ -50,9 +50,9 @@ fn json(value: &Value) -> serde_json::Result<String> {
     Ok(lines.join("\n  "))
 }
 
-fn map(entries: &BTreeMap<&str, impl AsRef<str>>) -> serde_json::Result<String> {
+fn map(entries: &BTreeMap<&str, String>) -> serde_json::Result<String> {
     let widest = entries.keys().map(|name| name.len()).max().unwrap_or_default() + 2;
-    let line = |(name, value): (&&str, _)| Ok(format!("      {:widest$} = {}\n", format!("\"{name}\""), text(AsRef::as_ref(value))?));
+    let line = |(name, value): (&&str, &String)| Ok(format!("      {:widest$} = {}\n", format!("\"{name}\""), text(value)?));
     entries.iter().map(line).collect()
 }
 
