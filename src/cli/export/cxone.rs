@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::{API_KEY_HEADER, Target, body, context, fill, patience};
+use super::{Target, body, context, fill, patience};
 use crate::config::Config;
 use crate::domain::data_action::{CUSTOMER_IDS, LOOKUP, PING, TENANT_ID};
 
@@ -25,7 +25,7 @@ pub(super) fn sheet(config: &Config, target: &Target) -> anyhow::Result<String> 
     let marks = [
         ("url", target.data_action()),
         ("base_url", target.url.clone()),
-        ("api_key_header", API_KEY_HEADER.to_owned()),
+        ("api_key_header", config.signing.api_key_header.clone()),
         ("lookup", lookup),
         ("ping", ping),
         ("tenant", tenant.to_owned()),

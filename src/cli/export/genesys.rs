@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{API_KEY_HEADER, Target, body, context};
+use super::{Target, body, context};
 use crate::config::Config;
 use crate::domain::data_action::{ATTRIBUTES, CUSTOMER_IDS, LOOKUP, LOOKUP_OUTPUT, Member, PING, PING_OUTPUT, Shape, TENANT_ID};
 
@@ -75,28 +75,28 @@ impl FromStr for Attribute {
 /// One data action, as it is imported.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct DataAction {
+pub(super) struct DataAction<'c> {
     pub(super) name: &'static str,
     integration_type: &'static str,
     /// Without it, the import is refused.
     action_type: &'static str,
-    pub(super) config: Configuration,
+    pub(super) config: Configuration<'c>,
     contract: Contract,
     pub(super) secure: bool,
 }
 
 #[derive(Serialize)]
-pub(super) struct Configuration {
-    pub(super) request: Call,
+pub(super) struct Configuration<'c> {
+    pub(super) request: Call<'c>,
     pub(super) response: Response,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Call {
+pub(super) struct Call<'c> {
     pub(super) request_url_template: String,
     pub(super) request_type: &'static str,
-    pub(super) headers: BTreeMap<&'static str, String>,
+    pub(super) headers: BTreeMap<&'c str, String>,
     pub(super) request_template: String,
 }
 
@@ -127,13 +127,13 @@ struct Output {
 }
 
 impl Options {
-    pub(super) fn data_action(&self, config: &Config) -> DataAction {
+    pub(super) fn data_action<'c>(&self, config: &'c Config) -> DataAction<'c> {
         self.wanted.data_action(self.action, config)
     }
 }
 
 impl Wanted {
-    pub(super) fn data_action(&self, action: Action, config: &Config) -> DataAction {
+    pub(super) fn data_action<'c>(&self, action: Action, config: &'c Config) -> DataAction<'c> {
         let mut inputs = Vec::new();
         let mut spelled = Vec::new();
         let customer_ids = escaped(CUSTOMER_IDS);
@@ -161,7 +161,7 @@ impl Wanted {
             request_type: "POST",
             headers: BTreeMap::from([
                 ("Content-Type", "application/json".to_owned()),
-                (API_KEY_HEADER, format!("${{credentials.{CREDENTIAL}}}")),
+                (config.signing.api_key_header.as_str(), format!("${{credentials.{CREDENTIAL}}}")),
             ]),
             request_template: body(spelled_action, &spelled, &context),
         };
@@ -217,7 +217,7 @@ impl Wanted {
     }
 }
 
-impl DataAction {
+impl DataAction<'_> {
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
     }

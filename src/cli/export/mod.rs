@@ -16,9 +16,6 @@ use crate::config::Config;
 use crate::domain::TenantId;
 use crate::domain::data_action::{CONTACT_ID, PATH};
 
-/// Where callers that cannot sign put their API key.
-const API_KEY_HEADER: &str = "X-API-Key";
-
 /// What a request takes on its way, beside what the service may take.
 const NETWORK: Duration = Duration::from_secs(3);
 

@@ -17,7 +17,7 @@ pub(super) fn module(config: &Config, wanted: &Wanted) -> anyhow::Result<String>
     Ok(fill(MODULE, &[("credential", CREDENTIAL), ("actions", &actions.join("\n"))]).trim_end().to_owned())
 }
 
-fn resource(label: &str, action: &DataAction, config: &Config) -> anyhow::Result<String> {
+fn resource(label: &str, action: &DataAction<'_>, config: &Config) -> anyhow::Result<String> {
     let (request, response) = (&action.config.request, &action.config.response);
     let marks = [
         ("label", label.to_owned()),

@@ -57,6 +57,16 @@ async fn the_body_is_one_line_and_is_answered_under_the_content_type_of_forms() 
 }
 
 #[tokio::test]
+async fn the_dry_run_is_answered() {
+    let database = Database::new().await;
+    let service = service(&database).await;
+    for args in [&["cxone"][..], &["cxone", "--tenant", "acme42"]] {
+        let ping = filled(fenced(&export(args).await.stdout, "The dry run"), &[("tenantId", "acme42")]);
+        assert_eq!(call(&service, &headers(), &ping).await.output()["status"], "ok");
+    }
+}
+
+#[tokio::test]
 async fn the_sheet_tells_the_limits_that_are_set() {
     let set = |name: &str, value: &str| Tool::new(&["export", "cxone"]).set(name, value);
     let sheet = set("CXDA_LOOKUP__MAX_BATCH", "7").set("CXDA_LOOKUP__DEADLINE", "4s").run().await.stdout;

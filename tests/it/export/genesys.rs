@@ -202,7 +202,23 @@ async fn a_flow_sees_the_attributes_that_were_asked_for() {
 }
 
 #[tokio::test]
-async fn a_data_action_tells_the_limit_that_is_set() {
-    let outcome = Tool::new(&["export", "genesys"]).set("CXDA_LOOKUP__MAX_BATCH", "7").run().await;
-    assert!(outcome.stdout.contains("1 to 7 customer ids"), "{}", outcome.printed());
+async fn a_rendered_ping_is_answered_and_a_flow_gets_all_of_it() {
+    let database = Database::new().await;
+    let service = service(&database).await;
+    for (args, inputs) in [(&[][..], json!({ "tenant_id": "acme42" })), (&["--tenant", "acme42"], json!({}))] {
+        let action = DataAction::exported(&[&["--action", "ping"], args].concat()).await;
+        let reply = action.call(&service, &inputs).await;
+        assert_eq!(action.resolved(&reply.json()), reply.output());
+        assert_eq!(reply.output()["dependencies"], json!({ "postgres": "up", "redis": "off" }));
+    }
+    assert_eq!(database.audit_count().await, 0);
+}
+
+#[tokio::test]
+async fn a_data_action_tells_the_limit_and_the_header_that_are_set() {
+    let set = Tool::new(&["export", "genesys"]).set("CXDA_LOOKUP__MAX_BATCH", "7").set("CXDA_SIGNING__API_KEY_HEADER", "X-Lookup-Key");
+    let outcome = set.run().await;
+    for told in ["1 to 7 customer ids", r#""X-Lookup-Key": "${credentials.apiKey}""#] {
+        assert!(outcome.stdout.contains(told), "{told}: {}", outcome.printed());
+    }
 }
