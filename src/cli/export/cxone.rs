@@ -17,22 +17,19 @@ pub(super) fn sheet(config: &Config, target: &Target) -> anyhow::Result<String> 
         (1..=LONGEST_ANSWER).contains(&longest),
         "lookup.max_response_bytes must be between 1 and {LONGEST_ANSWER} for CXone, which takes no longer answer"
     );
-    let tenant = target.tenant.as_ref().map_or("{tenantId}", |tenant| tenant.as_str());
-    let lookup = body(LOOKUP, &[(CUSTOMER_IDS, "{customerIds}"), (TENANT_ID, tenant)], &context("{contactId}"));
-    let ping = body(PING, &[(TENANT_ID, tenant)], "");
-    let (max_batch, longest) = (config.lookup.max_batch.to_string(), longest.to_string());
-    let timeout = patience(config).as_millis().to_string();
+    let tenant = target.tenant.as_ref().map_or_else(|| "{tenantId}".to_owned(), ToString::to_string);
+    let ids = (CUSTOMER_IDS, "{customerIds}".to_owned());
+    let tenant_id = (TENANT_ID, tenant.clone());
     let marks = [
         ("url", target.data_action()),
-        ("base_url", target.url.clone()),
         ("api_key_header", config.signing.api_key_header.clone()),
-        ("lookup", lookup),
-        ("ping", ping),
-        ("tenant", tenant.to_owned()),
+        ("lookup", body(LOOKUP, &[ids, tenant_id.clone()], &context("{contactId}"))),
+        ("ping", body(PING, &[tenant_id], "")),
+        ("tenant", tenant),
         ("action", LOOKUP.to_owned()),
-        ("max_batch", max_batch),
-        ("longest", longest),
-        ("timeout", timeout),
+        ("max_batch", config.lookup.max_batch.to_string()),
+        ("longest", longest.to_string()),
+        ("timeout", patience(config).as_millis().to_string()),
     ];
     let marks: Vec<_> = marks.iter().map(|(mark, value)| (*mark, value.as_str())).collect();
     Ok(fill(SHEET, &marks).trim_end().to_owned())

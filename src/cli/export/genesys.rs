@@ -126,6 +126,31 @@ struct Output {
     success_schema: Value,
 }
 
+/// What sets one data action apart from the other.
+struct Asked {
+    name: &'static str,
+    inputs: Vec<Given>,
+    body: String,
+    output: &'static [Member],
+}
+
+/// An input: a text, as Genesys has no lists there.
+struct Given {
+    name: &'static str,
+    about: String,
+    always: bool,
+}
+
+impl Given {
+    fn always(name: &'static str, about: String) -> Self {
+        Self { name, about, always: true }
+    }
+
+    fn perhaps(name: &'static str, about: &str) -> Self {
+        Self { name, about: about.to_owned(), always: false }
+    }
+}
+
 impl Options {
     pub(super) fn data_action<'c>(&self, config: &'c Config) -> DataAction<'c> {
         self.wanted.data_action(self.action, config)
@@ -134,27 +159,9 @@ impl Options {
 
 impl Wanted {
     pub(super) fn data_action<'c>(&self, action: Action, config: &'c Config) -> DataAction<'c> {
-        let mut inputs = Vec::new();
-        let mut spelled = Vec::new();
-        let customer_ids = escaped(CUSTOMER_IDS);
-        if matches!(action, Action::Lookup) {
-            let about = format!("1 to {} customer ids, with commas between them.", config.lookup.max_batch);
-            inputs.push((CUSTOMER_IDS, about));
-            spelled.push((CUSTOMER_IDS, customer_ids.as_str()));
-        }
-        let tenant_input = escaped(TENANT_ID);
-        let tenant = self.target.tenant.as_ref().map_or(tenant_input.as_str(), |tenant| tenant.as_str());
-        spelled.push((TENANT_ID, tenant));
-        if self.target.tenant.is_none() {
-            inputs.push((TENANT_ID, "Whose customers are asked for.".to_owned()));
-        }
-        let required = inputs.len();
-        let (name, spelled_action, members, context) = match action {
-            Action::Lookup => {
-                inputs.push((CONTACT, "Goes into the audit log, such as the conversation's id. May be left out.".to_owned()));
-                ("Look customers up", LOOKUP, &LOOKUP_OUTPUT[..], if_given(CONTACT, &context(&escaped(CONTACT))))
-            }
-            Action::Ping => ("Ping the lookup service", PING, &PING_OUTPUT[..], String::new()),
+        let Asked { name, inputs, body, output } = match action {
+            Action::Lookup => self.lookup(config),
+            Action::Ping => self.ping(),
         };
         let request = Call {
             request_url_template: self.target.data_action(),
@@ -163,27 +170,46 @@ impl Wanted {
                 ("Content-Type", "application/json".to_owned()),
                 (config.signing.api_key_header.as_str(), format!("${{credentials.{CREDENTIAL}}}")),
             ]),
-            request_template: body(spelled_action, &spelled, &context),
+            request_template: body,
         };
-        DataAction {
-            name,
-            integration_type: "custom-rest-actions",
-            action_type: "custom",
-            config: Configuration { request, response: response(members) },
-            contract: Contract {
-                input: Input { input_schema: input_schema(name, &inputs, required) },
-                output: Output { success_schema: self.output_schema(name, members) },
-            },
-            secure: false,
+        let contract = Contract {
+            input: Input { input_schema: input_schema(name, &inputs) },
+            output: Output { success_schema: headed(name, self.object(output)) },
+        };
+        let config = Configuration { request, response: response(output) };
+        DataAction { name, integration_type: "custom-rest-actions", action_type: "custom", config, contract, secure: false }
+    }
+
+    fn lookup(&self, config: &Config) -> Asked {
+        let ids = format!("1 to {} customer ids, with commas between them.", config.lookup.max_batch);
+        let contact = "Goes into the audit log, such as the conversation's id. May be left out.";
+        let given = [Some(Given::always(CUSTOMER_IDS, ids)), self.tenant_input(), Some(Given::perhaps(CONTACT, contact))];
+        let spelled = [(CUSTOMER_IDS, escaped(CUSTOMER_IDS)), (TENANT_ID, self.tenant())];
+        Asked {
+            name: "Look customers up",
+            inputs: given.into_iter().flatten().collect(),
+            body: body(LOOKUP, &spelled, &if_given(CONTACT, &context(&escaped(CONTACT)))),
+            output: &LOOKUP_OUTPUT,
         }
     }
 
-    fn output_schema(&self, title: &str, members: &[Member]) -> Value {
-        let mut schema = json!({"$schema": SCHEMA, "title": title});
-        if let (Value::Object(schema), Value::Object(object)) = (&mut schema, self.object(members)) {
-            schema.extend(object);
+    fn ping(&self) -> Asked {
+        Asked {
+            name: "Ping the lookup service",
+            inputs: self.tenant_input().into_iter().collect(),
+            body: body(PING, &[(TENANT_ID, self.tenant())], ""),
+            output: &PING_OUTPUT,
         }
-        schema
+    }
+
+    /// The tenant as the template spells it.
+    fn tenant(&self) -> String {
+        self.target.tenant.map_or_else(|| escaped(TENANT_ID), |tenant| tenant.to_string())
+    }
+
+    fn tenant_input(&self) -> Option<Given> {
+        let about = "Whose customers are asked for.".to_owned();
+        self.target.tenant.is_none().then(|| Given::always(TENANT_ID, about))
     }
 
     /// An object of these members, all of which are always there.
@@ -240,15 +266,21 @@ fn if_given(input: &str, text: &str) -> String {
     format!(r#"#if("$!{{input.{input}}}" != ""){text}#end"#)
 }
 
-fn input_schema(title: &str, inputs: &[(&str, String)], required: usize) -> Value {
-    let property = |(name, about): &(&str, String)| ((*name).to_owned(), json!({"type": "string", "description": about}));
+fn input_schema(title: &str, inputs: &[Given]) -> Value {
+    let property = |input: &Given| (input.name.to_owned(), json!({"type": "string", "description": input.about}));
     let properties: Map<_, _> = inputs.iter().map(property).collect();
-    let required: Vec<_> = inputs.iter().take(required).map(|(name, _)| *name).collect();
-    let mut schema = json!({"$schema": SCHEMA, "title": title, "type": "object", "properties": properties, "additionalProperties": true});
-    // A draft-04 schema may not require nothing by an empty list.
+    let required: Vec<_> = inputs.iter().filter(|input| input.always).map(|input| input.name).collect();
+    let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": true});
+    // In draft-04, an empty list is not allowed there.
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
+    headed(title, schema)
+}
+
+fn headed(title: &str, mut schema: Value) -> Value {
+    schema["$schema"] = SCHEMA.into();
+    schema["title"] = title.into();
     schema
 }
 

@@ -76,7 +76,7 @@ fn service_url(text: &str) -> anyhow::Result<String> {
 }
 
 /// A body on one line. Texts stand in it as a platform's template spells them.
-fn body(action: &str, input: &[(&str, &str)], context: &str) -> String {
+fn body(action: &str, input: &[(&str, String)], context: &str) -> String {
     let members: Vec<_> = input.iter().map(|(name, text)| format!(r#""{name}":"{text}""#)).collect();
     format!(r#"{{"action":"{action}","input":{{{}}}{context}}}"#, members.join(","))
 }

@@ -49,18 +49,19 @@ export async function call(request: Call): Promise<Outcome> {
 }
 
 async function attempt(request: Call, timeout: number, tries: number): Promise<{ outcome: Outcome; retryAfter?: number }> {
+	const headers = { "Content-Type": "application/json", ...request.headers() };
 	try {
 		const response = await fetch(request.url, {
 			method: "POST",
-			headers: { "Content-Type": "application/json", ...request.headers() },
+			headers,
 			body: request.body,
 			redirect: "manual",
 			signal: AbortSignal.timeout(Math.max(1, timeout)),
 		});
-		const { ok, status, headers } = response;
-		const replayed = headers.get("Idempotent-Replayed") === "true";
+		const { ok, status } = response;
+		const replayed = response.headers.get("Idempotent-Replayed") === "true";
 		const outcome = { ok, status, replayed, tries, body: parsed(await response.text()) };
-		return { outcome, retryAfter: milliseconds(headers.get("Retry-After")) };
+		return { outcome, retryAfter: milliseconds(response.headers.get("Retry-After")) };
 	} catch {
 		return { outcome: { ok: false, status: 0, replayed: false, tries, body: null } };
 	}
