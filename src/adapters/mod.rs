@@ -5,7 +5,7 @@ pub mod forward;
 pub mod genesys;
 pub mod guard;
 pub mod memory;
-mod outbound;
+pub mod outbound;
 pub mod postgres;
 pub mod redis;
 mod retry;

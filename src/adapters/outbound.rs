@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(4);
 
 /// `timeout`: for the whole exchange. Redirects are not followed: a request with secrets in it goes where the settings say, and
 /// nowhere else. Nothing that was begun is sent again but by this crate.
-pub(super) fn client(ca_file: Option<&Path>, timeout: Duration) -> anyhow::Result<Client> {
+pub fn client(ca_file: Option<&Path>, timeout: Duration) -> anyhow::Result<Client> {
     let client = Client::builder()
         .tls_backend_preconfigured(tls::client_config(ca_file, true)?)
         .redirect(Policy::none())
@@ -40,7 +40,7 @@ pub(super) fn client(ca_file: Option<&Path>, timeout: Duration) -> anyhow::Resul
 }
 
 /// The whole body, at most so long.
-pub(super) async fn body(mut response: Response, most: usize) -> anyhow::Result<Bytes> {
+pub async fn body(mut response: Response, most: usize) -> anyhow::Result<Bytes> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
         if body.len() + chunk.len() > most {

@@ -11,6 +11,7 @@ mod migrate;
 mod send;
 mod serve;
 mod sign;
+mod simulate;
 mod verify;
 
 use std::future::Future;
@@ -62,6 +63,9 @@ enum Command {
     Verify(verify::Options),
     /// Send a signed request, and show the answer and its time.
     Send(send::Options),
+    /// Play a platform against a running service, and say what that platform would not be content with.
+    #[command(subcommand)]
+    Simulate(Box<simulate::Platform>),
     /// Print a new signing secret.
     Keygen,
     /// Check or show the settings.
@@ -104,6 +108,7 @@ pub async fn run() -> ExitCode {
         Command::Sign(options) => sign::run(&settings, &options),
         Command::Verify(options) => verify::run(&settings, &options),
         Command::Send(options) => send::run(&settings, options).await,
+        Command::Simulate(platform) => simulate::run(&settings, &platform).await,
         Command::Keygen => keygen::run(),
         Command::Config(step) => config::run(&settings, &step),
         Command::Idempotency(step) => idempotency::run(&settings, step).await,

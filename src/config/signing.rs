@@ -10,7 +10,7 @@ use super::reader::Reader;
 use crate::domain::signing::MIN_SECRET_LEN;
 use crate::domain::{Encoding, Keyring, Secret, SigningKey, TenantId};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 /// `signing.*`
 pub struct Signing {
     /// The keys that may sign, or be sent.
