@@ -45,6 +45,7 @@ mod settings;
 mod shared_transactions;
 mod shutdown;
 mod signatures;
+mod simulate;
 mod tenants;
 mod tidy;
 mod tls;
