@@ -1,6 +1,7 @@
 //! What Prometheus sees: one registry, a method an event. Labels are closed sets, matched routes, or tenants up to a cap.
 
 mod labels;
+mod snapshot;
 
 use std::collections::HashSet;
 use std::sync::RwLock;
@@ -12,6 +13,7 @@ use prometheus::{
 };
 
 pub use labels::{Circuit, Fate, Outcome, Rollback};
+pub use snapshot::Snapshot;
 
 /// From a fast read in memory to a caller's patience, in seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

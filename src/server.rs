@@ -26,7 +26,7 @@ use crate::app::lookup::{Limits, Lookup};
 use crate::app::once::Works;
 use crate::app::ports::{CustomerStore, MetricSink};
 use crate::config::Config;
-use crate::http::{self, Bounds, Health, Ops, Services};
+use crate::http::{self, Bounds, Console, Health, Ops, Services};
 use crate::metrics::Metrics;
 use crate::telemetry::Log;
 use caching::Caching;
@@ -127,7 +127,9 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         }
         counted.log_lines_dropped(dropped());
     });
-    let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh };
+    let console = Arc::new(Console::new(&services));
+    let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh, console };
+    let onlooked = services.clone();
 
     let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))
         .workers(config.http.workers)
@@ -136,7 +138,7 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         .disable_signals()
         .bind(config.http.listen)
         .with_context(|| format!("listen on {} (http.listen)", config.http.listen))?;
-    let admin = HttpServer::new(move || App::new().configure(|app| http::admin_routes(app, &ops)))
+    let admin = HttpServer::new(move || App::new().configure(|app| http::admin_routes(app, &ops, &onlooked)))
         .workers(1)
         .shutdown_timeout(1)
         .disable_signals()

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::app::ports::{CustomerStore, Reading, StoreError};
+use crate::app::ports::{AuditGlance, CustomerStore, Reading, StoreError};
 use crate::domain::{AuditEntry, CustomerDocument, CustomerId, TenantId};
 use async_trait::async_trait;
 
@@ -57,5 +57,21 @@ impl CustomerStore for MemoryStore {
 
     async fn ready(&self, _: Instant) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn newest(&self, most: u16, _: Instant) -> Result<Vec<AuditGlance>, StoreError> {
+        let audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |ids: &[CustomerId]| u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let newest = audit.iter().rev().take(most.into()).map(|(entry, missing)| AuditGlance {
+            occurred_at: entry.occurred_at,
+            tenant: entry.tenant.as_str().to_owned(),
+            source: entry.source.as_str().to_owned(),
+            customers: count(&entry.customer_ids),
+            first_id: entry.customer_ids.first().map(|id| id.uuid()),
+            missing: count(missing),
+            key_id: Some(entry.key_id.to_string()),
+            request_id: Some(entry.request_id.to_string()),
+        });
+        Ok(newest.collect())
     }
 }

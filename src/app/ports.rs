@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use serde::Serialize;
+use uuid::Uuid;
 
 use crate::domain::{
     ActionId, AuditEntry, CustomerDocument, CustomerId, Digest, IdempotencyKey, Known, Owner, RequestId, StoredReply, TenantId,
@@ -25,6 +27,30 @@ pub trait CustomerStore: Send + Sync {
 
     /// Whether the store would answer now.
     async fn ready(&self, deadline: Instant) -> Result<(), StoreError>;
+
+    /// The newest audit rows of the last day, at most so many, the newest first. Takes nothing from those who look up.
+    async fn newest(&self, most: u16, deadline: Instant) -> Result<Vec<AuditGlance>, StoreError>;
+}
+
+/// As much of an audit row as fits into a line: who asked for whom, and nothing that was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditGlance {
+    /// When the call was taken.
+    pub occurred_at: DateTime<Utc>,
+    /// Whose customers were asked for.
+    pub tenant: String,
+    /// Where the answer came from.
+    pub source: String,
+    /// How many customers were asked for.
+    pub customers: u32,
+    /// The first of them: a row may name a hundred.
+    pub first_id: Option<Uuid>,
+    /// How many of them were missing.
+    pub missing: u32,
+    /// Which key signed.
+    pub key_id: Option<String>,
+    /// Ties the row to the answer and the logs.
+    pub request_id: Option<String>,
 }
 
 /// What a store has read.

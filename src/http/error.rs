@@ -33,6 +33,7 @@ pub(super) enum ApiError {
     InFlight,
     IdempotencyKeyReused,
     KeyNotAllowed,
+    ForeignOrigin,
     RateLimited(Duration),
     UpstreamFailed(anyhow::Error),
     UpstreamAnswered(anyhow::Error),
@@ -118,6 +119,10 @@ impl ApiError {
             }
             Self::TenantNotAllowed => facts(403, "tenant_not_allowed", "Tenant not allowed", "The signing key is not for this tenant."),
             Self::KeyNotAllowed => facts(403, "key_not_allowed", "Key not allowed", "The signing key may not execute data actions."),
+            Self::ForeignOrigin => {
+                let detail = "The console is reached by an IP address or as localhost, and takes requests from its own page alone.";
+                facts(403, "foreign_origin", "Foreign origin", detail)
+            }
             Self::NotFound => facts(404, "not_found", "Not found", "There is no such route."),
             Self::MethodNotAllowed(_) => {
                 facts(405, "method_not_allowed", "Method not allowed", "The route has other methods; see the Allow header.")

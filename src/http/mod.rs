@@ -1,5 +1,6 @@
 //! Everything that knows a status code: the route table, who may enter, what is answered.
 
+mod console;
 mod data_action;
 mod error;
 mod execute;
@@ -23,6 +24,7 @@ use crate::config::SigningScheme;
 use crate::domain::Keyring;
 use crate::domain::data_action::PATH;
 use crate::metrics::Metrics;
+pub use console::Console;
 #[doc(hidden)]
 pub use data_action::pieces;
 pub use execute::{DataActions, KEY_HEADER, ROUTE as EXECUTE_ROUTE};
@@ -67,14 +69,8 @@ pub struct Bounds {
 /// Mounts the routes that platforms call. To add one: a module with its handler, whose arguments prove who calls, and a
 /// line here.
 pub fn routes(config: &mut ServiceConfig, services: &Services) {
-    let Services { lookup, keys, scheme, webhooks, data_actions, sink, bounds, metrics } = services.clone();
-    config
-        .app_data(Data::from(lookup))
-        .app_data(Data::new(keys))
-        .app_data(Data::new(scheme))
-        .app_data(Data::new(bounds))
-        .app_data(Data::new(proof::Examinations::new()))
-        .app_data(Data::from(metrics));
+    let Services { webhooks, data_actions, sink, .. } = services.clone();
+    lookup_data(config, services);
     if let Some(sink) = sink {
         config.app_data(Data::from(sink));
     }
@@ -91,8 +87,21 @@ pub fn routes(config: &mut ServiceConfig, services: &Services) {
     config.service(all.default_service(web::to(error::not_found)).wrap(from_fn(request::finish)).wrap(TracingLogger::<RequestSpan>::new()));
 }
 
-/// Mounts the routes for probes and for Prometheus.
-pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops) {
+/// What signed lookups need, wherever they are mounted.
+fn lookup_data(config: &mut ServiceConfig, services: &Services) {
+    let Services { lookup, keys, scheme, bounds, metrics, .. } = services.clone();
+    config
+        .app_data(Data::from(lookup))
+        .app_data(Data::new(keys))
+        .app_data(Data::new(scheme))
+        .app_data(Data::new(bounds))
+        .app_data(Data::new(proof::Examinations::new()))
+        .app_data(Data::from(metrics));
+}
+
+/// Mounts the routes for probes, for Prometheus and for a person who looks.
+pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops, services: &Services) {
+    lookup_data(config, services);
     let get_only = |path: &str| web::resource(path).default_service(error::method_not_allowed("GET, HEAD"));
     config.app_data(Data::new(ops.clone()));
     config.service(
@@ -101,6 +110,7 @@ pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops) {
             .service(get_only("/livez").route(web::get().to(ops::live)).route(web::head().to(ops::live)))
             .service(get_only("/readyz").route(web::get().to(ops::ready)).route(web::head().to(ops::ready)))
             .service(get_only("/metrics").route(web::get().to(ops::metrics)).route(web::head().to(ops::metrics)))
+            .configure(console::mount)
             .default_service(web::to(error::not_found)),
     );
 }

@@ -8,8 +8,9 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
 use futures_util::future::join;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::console::Console;
 use super::error::ApiError;
 use crate::app::lookup::LookupError;
 use crate::app::ports::{Cache, CustomerStore, IdempotencyStore};
@@ -27,6 +28,8 @@ pub struct Ops {
     pub metrics: Arc<Metrics>,
     /// Brings gauges up to date before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// For a person who looks.
+    pub console: Arc<Console>,
 }
 
 /// Whether this instance may get traffic.
@@ -48,21 +51,27 @@ pub(super) async fn live() -> HttpResponse {
 
 /// Ready for traffic: 503 without Postgres or on the way down; a missing Redis only degrades.
 pub(super) async fn ready(request: HttpRequest, ops: Data<Ops>) -> Result<HttpResponse, ApiError> {
-    let health = &ops.health;
-    if health.draining.load(Ordering::Relaxed) {
-        return Err(ApiError::ShuttingDown);
-    }
-    health.store.ready(Instant::now() + PATIENCE).await.map_err(LookupError::Store)?;
-    let (redis, keys) = join(
-        reachable(health.cache.as_ref().map(|cache| cache.ready().map(|result| result.is_ok()))),
-        reachable(health.keys.as_ref().map(|keys| keys.ready().map(|result| result.is_ok()))),
-    )
-    .await;
+    let readiness = ops.health.check().await?;
     let verbose = request.query_string().split('&').any(|part| part.split('=').next() == Some("verbose"));
-    let status = if [redis, keys].contains(&"down") { "degraded" } else { "ready" };
-    let checks = json!({"postgres": "up", "redis": redis, "idempotency_redis": keys});
-    let body = if verbose { json!({"status": status, "checks": checks}) } else { json!({"status": status}) };
-    Ok(HttpResponse::Ok().json(body))
+    Ok(HttpResponse::Ok().json(if verbose { readiness } else { json!({"status": readiness["status"]}) }))
+}
+
+impl Health {
+    /// Whether this instance may get traffic, and how what it asks is.
+    pub(super) async fn check(&self) -> Result<Value, ApiError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(ApiError::ShuttingDown);
+        }
+        self.store.ready(Instant::now() + PATIENCE).await.map_err(LookupError::Store)?;
+        let (redis, keys) = join(
+            reachable(self.cache.as_ref().map(|cache| cache.ready().map(|result| result.is_ok()))),
+            reachable(self.keys.as_ref().map(|keys| keys.ready().map(|result| result.is_ok()))),
+        )
+        .await;
+        let status = if [redis, keys].contains(&"down") { "degraded" } else { "ready" };
+        let checks = json!({"postgres": "up", "redis": redis, "idempotency_redis": keys});
+        Ok(json!({"status": status, "checks": checks}))
+    }
 }
 
 /// How a dependency is that an instance can do without.

@@ -6,6 +6,7 @@ mod failure;
 pub mod idempotency;
 pub mod listen;
 pub mod migrate;
+mod newest;
 mod pool;
 mod shared;
 mod transaction;
@@ -16,12 +17,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::time::timeout_at;
 
-use crate::app::ports::{CustomerStore, Reading, StoreError};
+use crate::app::ports::{AuditGlance, CustomerStore, Reading, StoreError};
 use crate::config;
 use crate::domain::{AuditEntry, CustomerId};
 use crate::metrics::Metrics;
 use connect::Connector;
 use failure::store_error;
+use newest::newest;
 use pool::{Lease, Pool};
 use shared::{Bounds, Transactions};
 use transaction::{Wish, in_time};
@@ -34,6 +36,8 @@ pub struct PostgresStore {
     pool: Arc<Pool>,
     transactions: Transactions,
     answered: Arc<Answered>,
+    /// One connection, so that whoever only looks takes none from those who look up.
+    onlookers: Pool,
     upkeep: Connector,
     metrics: Arc<Metrics>,
 }
@@ -42,13 +46,14 @@ impl PostgresStore {
     /// Connects on first use. Must be called on the main runtime.
     pub fn new(connector: Connector, settings: &config::Database, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let upkeep = connector.unbounded();
+        let onlookers = Pool::new(connector.clone(), settings, 1)?;
         let pool = Arc::new(Pool::new(connector, settings, settings.max_connections)?);
         let answered = Arc::new(Answered::default());
         let sharing = settings.share_transactions;
         let in_flight = if sharing == config::Sharing::Off { settings.max_connections } else { settings.shared_in_flight };
         let bounds = Bounds { sharing, in_flight, wait: settings.wait_timeout };
         let transactions = Transactions::new(Arc::clone(&pool), Arc::clone(&answered), Arc::clone(&metrics), bounds);
-        Ok(Self { pool, transactions, answered, upkeep, metrics })
+        Ok(Self { pool, transactions, answered, onlookers, upkeep, metrics })
     }
 
     /// Makes the partitions of this month and of `months` ahead. Gives how many were made, and whether rows have fallen into
@@ -72,6 +77,7 @@ impl PostgresStore {
     /// Closes all connections that are not in use, and the others as they come back.
     pub fn close(&self) {
         self.pool.close();
+        self.onlookers.close();
     }
 }
 
@@ -93,6 +99,13 @@ impl CustomerStore for PostgresStore {
         };
         let outcome = in_time(deadline, connection.batch_execute("SELECT 1")).await;
         self.answered.end(connection, outcome.as_ref().err());
+        outcome
+    }
+
+    async fn newest(&self, most: u16, deadline: Instant) -> Result<Vec<AuditGlance>, StoreError> {
+        let connection = self.onlookers.lend(deadline).await?;
+        let outcome = newest(&connection, most, deadline).await;
+        connection.end(outcome.as_ref().err());
         outcome
     }
 }
