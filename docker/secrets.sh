@@ -27,5 +27,6 @@ random postgres_password
 random postgres_owner_password
 random postgres_app_password
 random signing_secret
+random grafana_password
 put migrate_url "postgres://cxda_owner:$(cat postgres_owner_password)@postgres:5432/cxone"
 put database_url "postgres://cxda_app:$(cat postgres_app_password)@postgres:5432/cxone"

@@ -74,6 +74,12 @@ async fn holds_the_store_contract(store: &dyn CustomerStore, known: CustomerId, 
     store.audit(hit.clone(), vec![nobody], soon()).await.expect("a row");
     store.audit(hit.clone(), vec![nobody], soon()).await.expect("the same row");
     assert_eq!(audited(hit.id).await, [vec![nobody]]);
+
+    let newest = store.newest(2, soon()).await.expect("rows");
+    let ids: Vec<_> = newest.iter().map(|row| (row.request_id.as_deref(), row.tenant.as_str(), row.source.as_str())).collect();
+    let (last, before) = (hit.request_id.as_str(), other.request_id.as_str());
+    assert_eq!(ids, [(Some(last), "a", "cache"), (Some(before), "b", "database")], "the newest rows of all tenants");
+    assert_eq!((newest[0].customers, newest[0].missing, newest[0].first_id), (2, 1, Some(nobody.uuid())));
 }
 
 #[tokio::test]

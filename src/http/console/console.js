@@ -222,8 +222,8 @@ function show(state) {
   showCache(now, then);
   showWebhooks(state);
   showAudit(state);
-  setText(byId("updated"), `As of ${new Date(state.at_ms).toISOString().slice(11, 19)} UTC.`);
-  for (const id of ["main", "footer"]) byId(id).hidden = false;
+  setText(byId("updated"), `${new Date(state.at_ms).toISOString().slice(11, 19)} UTC`);
+  byId("main").hidden = false;
 }
 
 async function poll() {

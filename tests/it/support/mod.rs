@@ -1,5 +1,6 @@
 //! What every test needs: stores of its own, the service as a process of its own, and a look at what came out.
 
+mod browser;
 mod cable;
 mod cognigy;
 mod genesys;
@@ -17,6 +18,7 @@ mod wait;
 mod watchdog;
 mod webhooks;
 
+pub(crate) use browser::Browser;
 pub(crate) use cable::{Cable, Stop};
 pub(crate) use cognigy::{COGNIGY_PASSWORD, COGNIGY_USER, Cognigy, Push, jwt};
 pub(crate) use genesys::{ACTION, EXECUTE, GENESYS_ID, GENESYS_SECRET, Genesys, Scene};
