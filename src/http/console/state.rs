@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 use crate::app::ports::AuditGlance;
 use crate::config::SigningScheme;
 use crate::domain::Encoding;
+use crate::domain::data_action::KEY_ID_HEADER;
 use crate::http::ops::{Health, Ops};
-use crate::http::signed::KEY_ID;
 use crate::http::{EXECUTE_ROUTE, Services};
 use crate::metrics::Snapshot;
 
@@ -107,5 +107,5 @@ fn signing(scheme: &SigningScheme) -> Value {
         Encoding::Hex => "hex",
         Encoding::Base64 => "base64",
     };
-    json!({"header": scheme.header, "encoding": encoding, "timestamp_header": scheme.timestamp_header, "key_id_header": KEY_ID})
+    json!({"header": scheme.header, "encoding": encoding, "timestamp_header": scheme.timestamp_header, "key_id_header": KEY_ID_HEADER})
 }
