@@ -48,6 +48,11 @@ impl Connector {
         Self { session: String::new(), ..self.clone() }
     }
 
+    /// The same, for small questions that look big: to compile their plan takes a hundred times as long as to run it.
+    pub(super) fn uncompiled(&self) -> Self {
+        Self { session: format!("{}; SET jit = off", self.session), ..self.clone() }
+    }
+
     /// The same, for hearing of changes.
     #[must_use]
     pub fn for_listening(&self) -> Self {

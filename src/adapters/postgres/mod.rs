@@ -46,7 +46,7 @@ impl PostgresStore {
     /// Connects on first use. Must be called on the main runtime.
     pub fn new(connector: Connector, settings: &config::Database, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let upkeep = connector.unbounded();
-        let onlookers = Pool::new(connector.clone(), settings, 1)?;
+        let onlookers = Pool::new(connector.uncompiled(), settings, 1)?;
         let pool = Arc::new(Pool::new(connector, settings, settings.max_connections)?);
         let answered = Arc::new(Answered::default());
         let sharing = settings.share_transactions;
