@@ -92,9 +92,10 @@ async fn the_page_shows_what_happens_and_moves_nothing_meanwhile() {
     }
     assert_eq!(text(&browser, "failed").await, "0 %");
     assert_eq!(text(&browser, "webhooks").await, "/webhooks/dialog2095 %0");
-    assert_eq!(text(&browser, "cache").await, "local95 %95 %");
+    let cache = text(&browser, "cache").await;
+    assert!(cache.starts_with("local") && cache.ends_with("95 %"), "{cache}");
     assert!(text(&browser, "dependencies").await.contains("Postgresup"));
-    assert_eq!(browser.run("return document.querySelectorAll('#audit tr').length").await, 20);
+    browser.until("document.querySelectorAll('#audit tr').length === 20").await;
     browser.until("document.getElementById('line').getAttribute('d').startsWith('M')").await;
     assert_eq!(browser.run(SHIFT).await, json!([]), "what has moved, and how far");
     assert_eq!(browser.complaints().await, json!([]));
