@@ -22,12 +22,8 @@ pub(super) enum Step {
 
 pub(super) async fn run(settings: &Settings, step: &Step) -> anyhow::Result<()> {
     let config = settings.load()?;
-    let url = match &config.database.migrate_url {
-        Some(url) => url,
-        None => config.database_url()?,
-    };
     telemetry::start_on_stderr(&config.log.filter);
-    let owner = Connector::for_migrations(url, &config.database)?;
+    let owner = Connector::for_migrations(config.owner_url()?, &config.database)?;
     match step {
         Step::Status => {
             for migration in migrate::status(&owner).await? {

@@ -1,11 +1,13 @@
 //! The command line: one file a command.
 
+mod audit;
 mod config;
 mod demo;
 pub mod dev;
 mod export;
 mod healthcheck;
 mod idempotency;
+mod import;
 mod keygen;
 mod migrate;
 mod send;
@@ -68,6 +70,11 @@ enum Command {
     Simulate(Box<simulate::Platform>),
     /// Print a new signing secret.
     Keygen,
+    /// Load customers from CSV or JSON Lines, all of them or none.
+    Import(import::Options),
+    /// Write out the audit log, or drop old months of it.
+    #[command(subcommand)]
+    Audit(audit::Step),
     /// Check or show the settings.
     #[command(subcommand)]
     Config(config::Step),
@@ -110,6 +117,8 @@ pub async fn run() -> ExitCode {
         Command::Send(options) => send::run(&settings, options).await,
         Command::Simulate(platform) => simulate::run(&settings, &platform).await,
         Command::Keygen => keygen::run(),
+        Command::Import(options) => import::run(&settings, options).await,
+        Command::Audit(step) => audit::run(&settings, step).await,
         Command::Config(step) => config::run(&settings, &step),
         Command::Idempotency(step) => idempotency::run(&settings, step).await,
         Command::Export(artifact) => export::run(&settings, &artifact),

@@ -45,9 +45,15 @@ pub(super) async fn connect(config: &Config, url: &SecretString, owner: Option<&
             tracing::info!(migration = name, "migration applied");
         }
     }
-    let pending: Vec<_> = migrate::status(&connector).await?.into_iter().filter(|migration| !migration.applied).map(|m| m.name).collect();
+    require_migrations(&connector).await?;
+    Ok(connector)
+}
+
+/// Fails where the database lacks a migration.
+pub(super) async fn require_migrations(connector: &Connector) -> anyhow::Result<()> {
+    let pending: Vec<_> = migrate::status(connector).await?.into_iter().filter(|migration| !migration.applied).map(|m| m.name).collect();
     if !pending.is_empty() {
         bail!("the database lacks {}; run: cxone-data-action migrate apply", pending.join(", "));
     }
-    Ok(connector)
+    Ok(())
 }

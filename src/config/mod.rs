@@ -315,6 +315,11 @@ impl Config {
     pub fn database_url(&self) -> Result<&SecretString, Invalid> {
         self.database.url.as_ref().ok_or_else(|| Invalid(vec!["database.url (DATABASE_URL): is not set".to_owned()]))
     }
+
+    /// The owner's URL: `database.migrate_url`, or the one that there is.
+    pub fn owner_url(&self) -> Result<&SecretString, Invalid> {
+        self.database.migrate_url.as_ref().map_or_else(|| self.database_url(), Ok)
+    }
 }
 
 fn sections(r: &mut Reader) -> Config {

@@ -1,10 +1,12 @@
 //! Customers and the audit log in Postgres: lookup and audit in one transaction, many lookups in one. And a store of
 //! idempotency keys.
 
+pub mod audit_log;
 pub mod connect;
 mod failure;
 pub mod idempotency;
 pub mod listen;
+pub mod load;
 pub mod migrate;
 mod newest;
 mod pool;
