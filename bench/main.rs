@@ -19,6 +19,10 @@
 //!
 //!     cargo bench --bench load -- genesys [--store redis|postgres] [--seconds N] [--times N] [--connections N] [--requests N] [--rounds N]
 //!     cargo bench --bench load -- cognigy [--seconds N] [--rounds N]
+//!
+//! And of a file of customers, beside Postgres' own `\copy`.
+//!
+//!     cargo bench --bench load -- import [--customers N] [--rounds N]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
@@ -28,6 +32,7 @@ mod coherence;
 mod connection;
 mod figures;
 mod genesys;
+mod import;
 mod kills;
 mod once;
 mod outages;
@@ -76,6 +81,8 @@ enum Scene {
     Genesys,
     /// Webhooks while Cognigy is healthy, dead or hung.
     Cognigy,
+    /// A file of customers, beside `psql \copy`.
+    Import,
     /// What the scene figures starts beside itself.
     #[value(hide = true)]
     Bare,
@@ -102,7 +109,7 @@ struct Options {
     /// Requests of each round, where seconds do not say how long it is.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// Rounds of the scenes figures, coherence, webhooks, genesys and cognigy.
+    /// Rounds of the scenes figures, coherence, webhooks, genesys, cognigy and import (twice as many: half of them in the other order).
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The idempotency store of the scenes once, kills and genesys; both where none is named.
@@ -139,6 +146,7 @@ async fn main() {
         Scene::Webhooks => webhooks::run(&options).await,
         Scene::Genesys => genesys::run(&options).await,
         Scene::Cognigy => cognigy::run(&options).await,
+        Scene::Import => import::run(&options).await,
         Scene::Bare => figures::bare(&options).await,
     }
 }

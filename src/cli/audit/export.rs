@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::domain::TenantId;
 
 #[derive(Args)]
-pub(in crate::cli) struct Options {
+pub(in super::super) struct Options {
     /// Only rows of this tenant.
     #[arg(long)]
     tenant: Option<TenantId>,
@@ -108,8 +108,12 @@ fn record(entry: &Entry) -> [String; HEADER.len()] {
     ]
 }
 
+/// With its kind, which `io::Error::from` would hide.
 fn io_error(error: csv::Error) -> io::Error {
-    error.into()
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
 }
 
 /// Somebody who stops reading is no failure of ours.

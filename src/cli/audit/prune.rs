@@ -6,13 +6,13 @@ use anyhow::Context;
 use chrono::{SecondsFormat, Utc};
 use clap::Args;
 
+use super::super::say;
 use crate::adapters::postgres::audit_log::{AuditLog, Partition};
 use crate::adapters::postgres::connect::Connector;
-use crate::cli::say;
 use crate::config::Config;
 
 #[derive(Args)]
-pub(in crate::cli) struct Options {
+pub(in super::super) struct Options {
     /// Only partitions whose last row is older than this, such as `400d`.
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Duration,

@@ -85,7 +85,7 @@ impl CsvLines {
     fn line_of(&self, record: &ByteRecord) -> u64 {
         let reached = self.reader.position();
         let breaks_off = self.reader.get_ref().breaks_off_at(reached.byte());
-        let within = record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+        let within = record.as_slice().split(|byte| *byte == b'\n').count() as u64 - 1;
         reached.line() - within - u64::from(!breaks_off)
     }
 

@@ -12,7 +12,6 @@ use super::source::Source;
 
 /// Read at once.
 const CHUNK: usize = 256 << 10;
-const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// The lines of a file.
 pub(super) struct JsonLines {
@@ -38,9 +37,6 @@ impl JsonLines {
             let read = self.reader.read_until(b'\n', &mut self.line).with_context(|| format!("read line {}", self.number))?;
             if read == 0 {
                 return Ok(None);
-            }
-            if self.number == 1 && self.line.starts_with(BOM) {
-                self.line.drain(..BOM.len());
             }
             if !self.line.trim_ascii().is_empty() {
                 return Ok(Some(Line { number: self.number, fields: self.fields() }));

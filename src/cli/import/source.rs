@@ -14,6 +14,7 @@ const LONGEST: usize = 4 << 20;
 const TOO_LONG: &str = "it is longer than 4 MiB (a quote that is not closed?)";
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
 const UTF_16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
 
 /// What is read, unzipped.
@@ -47,19 +48,22 @@ impl Source {
             }
             let file = File::open(path)?;
             let about = file.metadata()?;
-            Ok((Box::new(file), about.is_file().then(|| about.len())))
+            Ok((Box::new(file), about.is_file().then_some(about.len())))
         };
         let (raw, length) = opened().with_context(|| format!("read {}", path.display()))?;
         let extent = Extent { length, done: Arc::default() };
-        let mut counted = Counted { inner: raw, done: Arc::clone(&extent.done) };
-        let mut head = Vec::new();
-        counted.by_ref().take(2).read_to_end(&mut head).with_context(|| format!("read {}", path.display()))?;
-        if UTF_16.iter().any(|mark| head == mark) {
+        let raw = Box::new(Counted { inner: raw, done: Arc::clone(&extent.done) });
+        let begin = || -> io::Result<_> {
+            let (head, raw) = peek(raw, GZIP.len())?;
+            peek(if head == GZIP { Box::new(MultiGzDecoder::new(raw)) } else { raw }, BOM.len())
+        };
+        let (head, mut inner) = begin().with_context(|| format!("read {}", path.display()))?;
+        if UTF_16.iter().any(|mark| head.starts_with(mark)) {
             bail!("{} is UTF-16: save it as UTF-8", path.display());
         }
-        let zipped = head == GZIP;
-        let whole = Cursor::new(head).chain(counted);
-        let inner: Box<dyn Read + Send> = if zipped { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
+        if head == BOM {
+            inner.read_exact(&mut [0; BOM.len()])?;
+        }
         Ok((Self { inner, since_line: 0, length: 0, last: 0 }, extent))
     }
 
@@ -85,6 +89,13 @@ impl Read for Source {
         self.last = buffer[..read].last().copied().unwrap_or(self.last);
         Ok(read)
     }
+}
+
+/// The first bytes, and the whole.
+fn peek(mut whole: Box<dyn Read + Send>, length: usize) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
+    let mut head = Vec::with_capacity(length);
+    whole.by_ref().take(length as u64).read_to_end(&mut head)?;
+    Ok((head.clone(), Box::new(Cursor::new(head).chain(whole))))
 }
 
 struct Counted {
