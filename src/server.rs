@@ -2,6 +2,7 @@
 //! every part.
 
 mod caching;
+pub mod describe;
 mod keys;
 mod outbound;
 pub mod unresolved;
@@ -128,7 +129,8 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         counted.log_lines_dropped(dropped());
     });
     let console = Arc::new(Console::new(&services));
-    let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh, console };
+    let document = http::openapi::of_instance(config).to_json()?.into();
+    let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh, console, document };
     let onlooked = services.clone();
 
     let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 #[doc(hidden)]
 pub mod pieces;
+mod schema;
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::web::Data;
@@ -16,13 +17,36 @@ use super::request::{note, request_id};
 use super::signed::Signed;
 use crate::app::lookup::{CacheUse, Lookup, LookupRequest};
 use crate::domain::RequestId;
-use crate::domain::data_action::LOOKUP;
+use crate::domain::data_action::{LOOKUP, PATH, PING};
 pub(super) use body::Body;
 use body::Call;
+pub(super) use schema::{
+    CUSTOMER_IDS, LOOKUP_ANSWER, PING_ANSWER, answers, customer_ids, lookup_answer, lookup_request, ping_answer, scalar,
+};
+
+/// What `X-Cache` may say.
+pub(super) const CACHE_USES: [&str; 4] = ["hit", "partial", "miss", "bypass"];
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// Looks up, and answers what fits; or says that a lookup would be answered.
+#[utoipa::path(
+    post, path = PATH, operation_id = "dataAction", tag = "Lookup",
+    summary = "Look customers up, or prove that they could be",
+    description = "Each answered lookup leaves a row in the audit log; a ping leaves none.",
+    request_body(
+        content = body::Spelled, content_type = "application/json", description = "Sent under any content type.",
+        examples(
+            ("lookup" = (value = json!({
+                "action": LOOKUP,
+                "input": { "customer_ids": ["6f1c0000-0000-4000-8000-000000000001"], "tenant_id": "acme42" },
+                "context": { "contactId": "123456" }
+            }))),
+            ("ping" = (value = json!({ "action": PING, "input": { "tenant_id": "acme42" } })))
+        )
+    ),
+    responses((status = 200, description = "The customers, in the order asked; or that they would have been looked up."))
+)]
 pub(super) async fn post(
     request: HttpRequest,
     signed: Signed<Call>,

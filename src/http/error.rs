@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError, Route, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::app::lookup::LookupError;
 use crate::app::once::OnceError;
@@ -49,36 +50,51 @@ pub(super) enum ApiError {
 }
 
 /// What is wrong with one member of a body. Never its value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub(super) struct FieldError {
     /// A JSON pointer (RFC 6901).
     pub(super) pointer: String,
+    /// Stable, for programs.
     pub(super) code: &'static str,
+    /// For people.
     pub(super) detail: String,
 }
 
 /// What is the same for all problems of a kind.
-struct Facts {
-    status: u16,
-    code: &'static str,
-    title: &'static str,
-    detail: &'static str,
+pub(super) struct Facts {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    pub(super) title: &'static str,
+    pub(super) detail: &'static str,
     /// Worth trying again, and after how long.
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
-#[derive(Serialize)]
-struct Problem<'a> {
+/// What every failure is told as (RFC 9457).
+#[derive(Serialize, ToSchema)]
+pub(super) struct Problem<'a> {
+    /// The code as a URN.
     r#type: String,
+    /// The same for all problems of a code.
     title: &'a str,
+    /// That of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// For people.
     detail: &'a str,
+    /// Stable, for programs.
     code: &'a str,
+    /// Whether the same request may do better later.
     retryable: bool,
+    /// That of the header X-Request-Id.
     request_id: &'a str,
+    /// What Retry-After says, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_after_ms: Option<u64>,
+    /// What is wrong with the input: sorted, without repetition. Never an input's value.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false, min_items = 1, max_items = 20)]
     errors: &'a [FieldError],
 }
 
@@ -97,7 +113,7 @@ impl ApiError {
         Self::InvalidInput(errors)
     }
 
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         let facts = |status, code, title, detail| Facts { status, code, title, detail, retry_after: None };
         let again = |pause: Duration, facts: Facts| Facts { retry_after: Some(pause.max(SOON)), ..facts };
         match self {
@@ -200,12 +216,12 @@ impl ApiError {
         matches!(self, Self::RequestTimeout | Self::UpstreamFailed(_) | Self::UpstreamLogin(_) | Self::UpstreamTimeout(_))
     }
 
-    /// The whole answer.
-    pub(super) fn response(&self, request_id: &RequestId) -> HttpResponse {
+    /// The document.
+    pub(super) fn problem<'a>(&'a self, request_id: &'a RequestId) -> Problem<'a> {
         let Facts { status, code, title, detail, retry_after } = self.facts();
         let retry_after_ms = retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         let errors: &[FieldError] = if let Self::InvalidInput(errors) = self { errors } else { &[] };
-        let problem = Problem {
+        Problem {
             r#type: format!("urn:cxone-data-action:problem:{code}"),
             title,
             status,
@@ -215,10 +231,15 @@ impl ApiError {
             request_id: request_id.as_str(),
             retry_after_ms,
             errors,
-        };
+        }
+    }
+
+    /// The whole answer.
+    pub(super) fn response(&self, request_id: &RequestId) -> HttpResponse {
+        let problem = self.problem(request_id);
         let mut response = HttpResponse::build(self.status_code());
         response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
-        if let Some(ms) = retry_after_ms {
+        if let Some(ms) = problem.retry_after_ms {
             response.insert_header((RETRY_AFTER, ms.div_ceil(1000)));
         }
         if let Self::MethodNotAllowed(allowed) = self {

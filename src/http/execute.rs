@@ -50,6 +50,17 @@ impl DataActions {
 }
 
 /// Executes, or gives the answer of the execution that has been.
+#[utoipa::path(
+    post, path = ROUTE, operation_id = "executeDataAction", tag = "Genesys",
+    summary = "Execute a data action of Genesys Cloud once",
+    description = "A repetition gets the first answer, byte for byte. A call whose outcome is unknown is not made again.",
+    params(
+        ("action_id" = String, Path, description = "Opaque; at most as long in bytes.", min_length = 1, max_length = 128,
+            example = "custom_-_7d0f3c2e-0b1a-4d57-9c3e-5f1a2b3c4d5e"),
+    ),
+    request_body(content = ref("#/components/schemas/ActionInput"), description = "Sent under any content type.", content_type = "application/json"),
+    responses((status = 200, description = "The action's own answer.", content_type = "application/json"))
+)]
 pub(super) async fn post(request: HttpRequest, proven: Proven, actions: Data<DataActions>) -> Result<HttpResponse, ApiError> {
     let Proven { key: caller, body } = proven;
     if !actions.allow(&caller) {

@@ -2,9 +2,11 @@
 
 mod console;
 mod data_action;
+mod docs;
 mod error;
 mod execute;
 mod once;
+pub mod openapi;
 mod ops;
 mod proof;
 mod request;
@@ -110,6 +112,9 @@ pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops, services: &Services) 
             .service(get_only("/livez").route(web::get().to(ops::live)).route(web::head().to(ops::live)))
             .service(get_only("/readyz").route(web::get().to(ops::ready)).route(web::head().to(ops::ready)))
             .service(get_only("/metrics").route(web::get().to(ops::metrics)).route(web::head().to(ops::metrics)))
+            .service(get_only("/openapi.json").route(web::get().to(docs::document)).route(web::head().to(docs::document)))
+            .service(web::redirect("/docs", "docs/"))
+            .service(get_only("/docs/{file:.*}").route(web::get().to(docs::file)).route(web::head().to(docs::file)))
             .configure(console::mount)
             .default_service(web::to(error::not_found)),
     );

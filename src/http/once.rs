@@ -13,7 +13,7 @@ use crate::domain::canonical::Unclear;
 use crate::domain::{Hasher, SigningKey};
 
 /// The longest key that a header may hold, in bytes.
-const MAX_KEY: usize = 255;
+pub(super) const MAX_KEY: usize = 255;
 
 /// What keys are hashed with: what the settings say, or else what the caller's key gives.
 pub(super) fn hasher<'h>(configured: Option<&'h Hasher>, caller: &SigningKey) -> Result<Cow<'h, Hasher>, ApiError> {

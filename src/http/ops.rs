@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
 use futures_util::future::join;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::console::Console;
 use super::error::ApiError;
@@ -30,6 +31,8 @@ pub struct Ops {
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// For a person who looks.
     pub console: Arc<Console>,
+    /// The API's document, as JSON.
+    pub document: Bytes,
 }
 
 /// Whether this instance may get traffic.
@@ -44,21 +47,76 @@ pub struct Health {
     pub draining: AtomicBool,
 }
 
+/// What `/livez` says.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Liveness {
+    #[schema(example = "alive")]
+    status: &'static str,
+}
+
+/// What `/readyz` says.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    status: Ready,
+    /// Only where the query says `verbose`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    checks: Option<Checks>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Ready {
+    Ready,
+    /// Without something that it can do without.
+    Degraded,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Checks {
+    postgres: Reached,
+    redis: Reached,
+    idempotency_redis: Reached,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Reached {
+    Up,
+    Down,
+    /// Not set.
+    Off,
+}
+
 /// Alive: the process answers. Asks nobody else.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "live", tag = "Operations",
+    summary = "Whether the process answers",
+    responses((status = 200, body = Liveness, description = "It does. Nobody else was asked."))
+)]
 pub(super) async fn live() -> HttpResponse {
-    HttpResponse::Ok().json(json!({"status": "alive"}))
+    HttpResponse::Ok().json(Liveness { status: "alive" })
 }
 
 /// Ready for traffic: 503 without Postgres or on the way down; a missing Redis only degrades.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "ready", tag = "Operations",
+    summary = "Whether this instance may get traffic",
+    params(("verbose" = Option<String>, Query, description = "Name each dependency; the value does not matter.", nullable = false)),
+    responses((status = 200, body = Readiness, description = "It may. Without Redis it is degraded."))
+)]
 pub(super) async fn ready(request: HttpRequest, ops: Data<Ops>) -> Result<HttpResponse, ApiError> {
-    let readiness = ops.health.check().await?;
+    let mut readiness = ops.health.check().await?;
     let verbose = request.query_string().split('&').any(|part| part.split('=').next() == Some("verbose"));
-    Ok(HttpResponse::Ok().json(if verbose { readiness } else { json!({"status": readiness["status"]}) }))
+    if !verbose {
+        readiness.checks = None;
+    }
+    Ok(HttpResponse::Ok().json(readiness))
 }
 
 impl Health {
     /// Whether this instance may get traffic, and how what it asks is.
-    pub(super) async fn check(&self) -> Result<Value, ApiError> {
+    pub(super) async fn check(&self) -> Result<Readiness, ApiError> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(ApiError::ShuttingDown);
         }
@@ -68,24 +126,29 @@ impl Health {
             reachable(self.keys.as_ref().map(|keys| keys.ready().map(|result| result.is_ok()))),
         )
         .await;
-        let status = if [redis, keys].contains(&"down") { "degraded" } else { "ready" };
-        let checks = json!({"postgres": "up", "redis": redis, "idempotency_redis": keys});
-        Ok(json!({"status": status, "checks": checks}))
+        let status = if [redis, keys].contains(&Reached::Down) { Ready::Degraded } else { Ready::Ready };
+        let checks = Some(Checks { postgres: Reached::Up, redis, idempotency_redis: keys });
+        Ok(Readiness { status, checks })
     }
 }
 
 /// How a dependency is that an instance can do without.
-async fn reachable(answers: Option<impl Future<Output = bool>>) -> &'static str {
+async fn reachable(answers: Option<impl Future<Output = bool>>) -> Reached {
     match answers {
-        None => "off",
+        None => Reached::Off,
         Some(answers) => match tokio::time::timeout(PATIENCE, answers).await {
-            Ok(true) => "up",
-            Ok(false) | Err(_) => "down",
+            Ok(true) => Reached::Up,
+            Ok(false) | Err(_) => Reached::Down,
         },
     }
 }
 
 /// Everything counted, in Prometheus's text format.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "Operations",
+    summary = "Everything counted",
+    responses((status = 200, body = String, description = "Prometheus's text format.", content_type = "text/plain"))
+)]
 pub(super) async fn metrics(ops: Data<Ops>) -> Result<HttpResponse, ApiError> {
     (ops.refresh)();
     let (content_type, text) = ops.metrics.render().map_err(|_| ApiError::Internal(None))?;

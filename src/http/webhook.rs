@@ -12,6 +12,7 @@ use actix_web::web::{Bytes, Data};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Bounds;
 use super::data_action;
@@ -145,12 +146,17 @@ async fn look_up(lookup: &Lookup, bounds: &Bounds, signed: Signed<data_action::B
     Ok(StoredReply { status: 200, headers, body: json.into() })
 }
 
+/// What `echo` answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Echo<'b> {
+    #[schema(example = "processed")]
+    status: &'static str,
+    /// The body.
+    #[schema(value_type = serde_json::Value)]
+    payload: &'b RawValue,
+}
+
 fn echo(body: &[u8]) -> Result<StoredReply, ApiError> {
-    #[derive(Serialize)]
-    struct Echo<'b> {
-        status: &'static str,
-        payload: &'b RawValue,
-    }
     let payload = serde_json::from_slice(body).map_err(|_| ApiError::InvalidJson)?;
     let json = serde_json::to_vec(&Echo { status: "processed", payload }).map_err(|_| ApiError::Internal(None))?;
     Ok(StoredReply { status: 200, headers: vec![("content-type".to_owned(), "application/json".to_owned())], body: json.into() })

@@ -15,6 +15,7 @@ use super::{Settings, say};
 use crate::config::Config;
 use crate::domain::TenantId;
 use crate::domain::data_action::{CONTACT_ID, PATH};
+use crate::server::describe;
 
 /// What a request takes on its way, beside what the service may take.
 const NETWORK: Duration = Duration::from_secs(3);
@@ -30,8 +31,17 @@ pub(super) enum Artifact {
     Cxone(Target),
     /// A data action for Genesys Cloud, ready to be imported.
     Genesys(genesys::Options),
+    /// The OpenAPI document of the API, with an example of each kind of route that the settings do not have.
+    Openapi(Openapi),
     /// The data actions for Genesys Cloud as Terraform, with their integration and its credential.
     Terraform(genesys::Wanted),
+}
+
+#[derive(Args)]
+pub(super) struct Openapi {
+    /// Where the service is reached.
+    #[arg(long, value_name = "URL", default_value = "https://lookup.example.com", value_parser = service_url)]
+    url: String,
 }
 
 /// Who is called, and for whom.
@@ -51,6 +61,7 @@ pub(super) fn run(settings: &Settings, artifact: &Artifact) -> anyhow::Result<()
         Artifact::Cognigy(options) => cognigy::write(&config, options)?,
         Artifact::Cxone(target) => say(cxone::sheet(&config, target)?),
         Artifact::Genesys(options) => say(options.data_action(&config).to_json()?),
+        Artifact::Openapi(Openapi { url }) => say(describe::openapi(&config, url)?),
         Artifact::Terraform(wanted) => say(terraform::module(&config, wanted)?),
     }
     Ok(())

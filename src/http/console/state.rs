@@ -78,7 +78,7 @@ impl Console {
         let state = State {
             version: env!("CARGO_PKG_VERSION"),
             at_ms: Utc::now().timestamp_millis(),
-            readiness: readiness.unwrap_or_else(|error| json!({"status": error.code()})),
+            readiness: readiness.map_or_else(|error| json!({"status": error.code()}), |readiness| json!(readiness)),
             metrics: ops.metrics.snapshot(),
             routes: &self.routes,
             audit: last.audit.rows.as_deref(),

@@ -7,8 +7,10 @@ use std::fmt;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_path_to_error::Segment;
+use utoipa::ToSchema;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
+use super::schema;
 use crate::domain::canonical::pointer;
 use crate::domain::data_action::{CONTACT_ID, LOOKUP, PING};
 use crate::domain::{CustomerBatch, CustomerId, InvalidBatch, RequestId, TenantId};
@@ -17,10 +19,10 @@ use crate::http::error::{ApiError, FieldError};
 use crate::http::signed::SignedBody;
 
 /// The most members of `context`.
-const MAX_CONTEXT: usize = 32;
+pub(super) const MAX_CONTEXT: usize = 32;
 
 /// How long the contact id may be, in bytes.
-const MAX_CONTACT_ID: usize = RequestId::MAX_LEN;
+pub(super) const MAX_CONTACT_ID: usize = RequestId::MAX_LEN;
 
 /// A lookup as asked for.
 #[derive(Debug)]
@@ -38,26 +40,33 @@ pub(in crate::http) enum Call {
 }
 
 /// The body as it is spelled. Members that are not there are found by `validator`, together with whatever else is wrong.
-#[derive(Deserialize, Validate)]
-struct Spelled<'a> {
+#[derive(Deserialize, Validate, ToSchema)]
+#[schema(as = DataActionRequest, description = "Members beside these three are ignored.")]
+pub(super) struct Spelled<'a> {
     #[serde(borrow)]
     #[validate(required)]
+    #[schema(required, schema_with = schema::action)]
     action: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "object")]
     #[validate(required, nested)]
+    #[schema(required, nullable = false)]
     input: Option<Input<'a>>,
     #[serde(default)]
     #[validate(custom(function = "context_fits"))]
+    #[schema(required = false, schema_with = schema::context)]
     context: Option<Context>,
 }
 
-#[derive(Deserialize, Serialize, Validate)]
+#[derive(Deserialize, Serialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = DataActionInput, description = "Other members are refused.")]
 struct Input<'a> {
     #[validate(required, nested)]
+    #[schema(required = false, schema_with = schema::ids)]
     customer_ids: Option<Ids>,
     #[serde(borrow)]
     #[validate(required, custom(function = "tenant_is_one"))]
+    #[schema(required, schema_with = schema::tenant)]
     tenant_id: Option<Cow<'a, str>>,
 }
 
