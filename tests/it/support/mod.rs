@@ -3,6 +3,7 @@
 mod browser;
 mod cable;
 mod cognigy;
+mod document;
 mod genesys;
 mod metrics;
 mod port;
@@ -21,6 +22,7 @@ mod webhooks;
 pub(crate) use browser::Browser;
 pub(crate) use cable::{Cable, Stop};
 pub(crate) use cognigy::{COGNIGY_PASSWORD, COGNIGY_USER, Cognigy, Push, jwt};
+pub(crate) use document::{document, validator};
 pub(crate) use genesys::{ACTION, EXECUTE, GENESYS_ID, GENESYS_SECRET, Genesys, Scene};
 pub(crate) use metrics::Metrics;
 pub(crate) use port::free_port;

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use super::{Database, Metrics, Outcome, Process, Redis, Reply, SECRET, Tool, scratch_file, sign};
+use super::{Database, Metrics, Outcome, Process, Redis, Reply, SECRET, Tool, document, scratch_file, sign};
 
 /// The body of a lookup.
 pub(crate) fn request(tenant: &str, ids: &[Uuid]) -> Value {
@@ -202,9 +202,17 @@ impl Resettable {
     }
 }
 
-/// Sends a request and reads its whole answer.
-pub(crate) async fn send(request: RequestBuilder) -> Reply {
-    Reply::read(request.send().await.unwrap_or_else(|e| panic!("no answer: {e:?}"))).await
+/// Sends a request and reads its whole answer, which must be as the API's document says.
+pub(crate) fn send(request: RequestBuilder) -> impl Future<Output = Reply> {
+    let (client, request) = request.build_split();
+    let request = request.expect("a request");
+    // In a box, since tests have many of them under way.
+    Box::pin(async move {
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let reply = Reply::read(client.execute(request).await.unwrap_or_else(|e| panic!("no answer: {e:?}"))).await;
+        document::hold(&method, &path, &reply);
+        reply
+    })
 }
 
 /// With patience, and the provider of TLS without which none can be made.
