@@ -47,20 +47,22 @@ impl<'c> Route<'c> {
     }
 
     pub(super) fn operation(&self) -> Operation {
-        let (content_type, body) = match self.work {
-            Work::Forward => (ANYTHING, parts::anything()),
-            Work::Echo => ("application/json", parts::anything()),
-            Work::Lookup => ("application/json", Content::new(Some(data_action::lookup_request()))),
-            Work::Genesys => ("application/json", Content::new(Some(parts::to(parts::ACTION_INPUT)))),
+        let body = match self.work {
+            Work::Forward | Work::Echo => parts::anything(),
+            Work::Lookup => Content::new(Some(data_action::lookup_request())),
+            Work::Genesys => Content::new(Some(parts::to(parts::ACTION_INPUT))),
         };
-        let body = RequestBodyBuilder::new().content(content_type, body).required(Some(Required::True)).build();
+        let mut body = RequestBodyBuilder::new().content("application/json", body).required(Some(Required::True));
+        if matches!(self.work, Work::Forward) {
+            body = body.content(ANYTHING, parts::anything());
+        }
         let (summary, told_apart) = (self.summary(), self.told_apart());
         let mut operation = OperationBuilder::new()
             .operation_id(Some(self.path.trim_matches('/').replace('/', "_")))
             .tag("Webhooks")
             .summary(Some(summary))
             .description(Some(format!("A route of the settings. {told_apart} A repetition gets the first answer, byte for byte.")))
-            .request_body(Some(body))
+            .request_body(Some(body.build()))
             .build();
         match self.work {
             Work::Forward | Work::Genesys => parts::pass_on(&mut operation),
