@@ -145,7 +145,9 @@ fn greet(config: &Config, running: &Running, secret_file: Option<&Path>) -> anyh
     let secret = secret_file.map(|path| format!(" --secret-file '{}'", path.display())).unwrap_or_default();
     let cache = if config.redis.url.is_some() { "in this process, then in Redis" } else { "in this process (set REDIS_URL to share it)" };
     say(format_args!("cache: {cache}"));
-    say(format_args!("probes and metrics: http://{}/readyz /livez /metrics", healthcheck::reachable(running.admin())));
+    let admin = healthcheck::reachable(running.admin());
+    say(format_args!("to look at: http://{admin}/ (what it does now) and http://{admin}/docs/ (its API)"));
+    say(format_args!("probes and metrics: http://{admin}/readyz /livez /metrics"));
     say(format_args!("\nAsk for demo customers:\n"));
     say(format_args!("curl -sS {url} {} --data-binary '{}'\n", headers.join(" "), demo::REQUEST));
     say(format_args!("or:\n\n{program} send --sample --url {url}{secret}\n"));
