@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::ports::{Cache, CacheError, Cached, Change, Watch};
+use super::reach::Reach;
 use crate::domain::{CustomerId, Known, TenantId};
 use crate::metrics::Metrics;
 use local::Local;
@@ -39,28 +40,6 @@ pub struct Vantage {
     horizons: Horizons,
     ticket: u64,
     at: Instant,
-}
-
-/// Whether the shared tier can be reached now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// It answers.
-    Up,
-    /// It does not.
-    Down,
-    /// There is none.
-    Off,
-}
-
-impl Reach {
-    /// Its name in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Off => "off",
-        }
-    }
 }
 
 impl CustomerCache {
@@ -91,11 +70,8 @@ impl CustomerCache {
     }
 
     /// How the shared tier is.
-    pub async fn reach(&self) -> Reach {
-        match &self.shared {
-            None => Reach::Off,
-            Some(shared) => shared.ready().await.map_or(Reach::Down, |()| Reach::Up),
-        }
+    pub async fn reach(&self, patience: Duration) -> Reach {
+        Reach::of(self.shared.as_ref().map(async |shared| shared.ready().await.is_ok()), patience).await
     }
 
     /// What is known of a customer in this process.

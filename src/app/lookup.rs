@@ -63,6 +63,21 @@ pub enum CacheUse {
     Bypass,
 }
 
+impl CacheUse {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Hit, Self::Partial, Self::Miss, Self::Bypass];
+
+    /// Its name in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Partial => "partial",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {

@@ -5,3 +5,4 @@ pub mod execute;
 pub mod lookup;
 pub mod once;
 pub mod ports;
+pub mod reach;

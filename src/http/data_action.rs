@@ -15,7 +15,8 @@ use super::Bounds;
 use super::error::ApiError;
 use super::request::{note, request_id};
 use super::signed::Signed;
-use crate::app::lookup::{CacheUse, Lookup, LookupRequest};
+use crate::app::lookup::{Lookup, LookupRequest};
+use crate::app::reach::Reach;
 use crate::domain::RequestId;
 use crate::domain::data_action::{LOOKUP, PATH, PING};
 pub(super) use body::Body;
@@ -23,9 +24,6 @@ use body::Call;
 pub(super) use schema::{
     CUSTOMER_IDS, LOOKUP_ANSWER, PING_ANSWER, answers, customer_ids, lookup_answer, lookup_request, ping_answer, scalar,
 };
-
-/// What `X-Cache` may say.
-pub(super) const CACHE_USES: [&str; 4] = ["hit", "partial", "miss", "bypass"];
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
@@ -56,8 +54,8 @@ pub(super) async fn post(
     let Signed { key_id, value: call } = signed;
     match call {
         Call::Ping(tenant) => {
-            let redis = lookup.ping().await?.as_str();
-            let dependencies = PongDependencies { postgres: "up", redis };
+            let redis = lookup.ping().await?;
+            let dependencies = PongDependencies { postgres: Reach::Up, redis };
             let output = PongOutput { status: "ok", tenant_id: tenant.as_str(), key_id: &key_id, dependencies };
             Ok(HttpResponse::Ok().json(Pong { output }))
         }
@@ -86,8 +84,8 @@ struct PongOutput<'a> {
 
 #[derive(Serialize)]
 struct PongDependencies {
-    postgres: &'static str,
-    redis: &'static str,
+    postgres: Reach,
+    redis: Reach,
 }
 
 /// How the cache served, and the answer's JSON.
@@ -99,11 +97,5 @@ pub(super) async fn answer(
 ) -> Result<(&'static str, Vec<u8>), ApiError> {
     let Signed { key_id, value: Body { tenant, batch, contact_id } } = signed;
     let found = lookup.run(LookupRequest { tenant, batch, action: LOOKUP, key_id, request_id, contact_id }).await?;
-    let cache = match found.cache {
-        CacheUse::Hit => "hit",
-        CacheUse::Partial => "partial",
-        CacheUse::Miss => "miss",
-        CacheUse::Bypass => "bypass",
-    };
-    Ok((cache, answer::render(&found, bounds.max_response_bytes)))
+    Ok((found.cache.as_str(), answer::render(&found, bounds.max_response_bytes)))
 }

@@ -12,6 +12,9 @@ use crate::app::once::Answer;
 use crate::domain::canonical::Unclear;
 use crate::domain::{Hasher, SigningKey};
 
+/// Says that an answer was given before.
+pub(super) const REPLAYED_HEADER: &str = "Idempotent-Replayed";
+
 /// The longest key that a header may hold, in bytes.
 pub(super) const MAX_KEY: usize = 255;
 
@@ -55,7 +58,7 @@ pub(super) fn respond(request: &HttpRequest, answer: Answer) -> HttpResponse {
         response.insert_header((name.as_str(), value.as_str()));
     }
     if answer.replayed {
-        response.insert_header(("Idempotent-Replayed", "true"));
+        response.insert_header((REPLAYED_HEADER, "true"));
     }
     response.body(answer.reply.body)
 }

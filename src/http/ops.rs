@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
-use futures_util::FutureExt;
 use futures_util::future::join;
 use serde::Serialize;
-use utoipa::ToSchema;
+use serde_json::json;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::console::Console;
 use super::error::ApiError;
 use crate::app::lookup::LookupError;
 use crate::app::ports::{Cache, CustomerStore, IdempotencyStore};
+use crate::app::reach::Reach;
 use crate::metrics::Metrics;
 
 /// How long a probe waits for a dependency.
@@ -74,19 +77,18 @@ enum Ready {
 
 #[derive(Serialize, ToSchema)]
 struct Checks {
-    postgres: Reached,
-    redis: Reached,
-    idempotency_redis: Reached,
+    postgres: Reach,
+    redis: Reach,
+    idempotency_redis: Reach,
 }
 
-#[derive(Clone, Copy, PartialEq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Reached {
-    Up,
-    Down,
-    /// Not set.
-    Off,
+impl PartialSchema for Reach {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some([Self::Up, Self::Down, Self::Off].map(|reach| json!(reach)))).into()
+    }
 }
+
+impl ToSchema for Reach {}
 
 /// Alive: the process answers. Asks nobody else.
 #[utoipa::path(
@@ -122,24 +124,13 @@ impl Health {
         }
         self.store.ready(Instant::now() + PATIENCE).await.map_err(LookupError::Store)?;
         let (redis, keys) = join(
-            reachable(self.cache.as_ref().map(|cache| cache.ready().map(|result| result.is_ok()))),
-            reachable(self.keys.as_ref().map(|keys| keys.ready().map(|result| result.is_ok()))),
+            Reach::of(self.cache.as_ref().map(async |cache| cache.ready().await.is_ok()), PATIENCE),
+            Reach::of(self.keys.as_ref().map(async |keys| keys.ready().await.is_ok()), PATIENCE),
         )
         .await;
-        let status = if [redis, keys].contains(&Reached::Down) { Ready::Degraded } else { Ready::Ready };
-        let checks = Some(Checks { postgres: Reached::Up, redis, idempotency_redis: keys });
+        let status = if [redis, keys].contains(&Reach::Down) { Ready::Degraded } else { Ready::Ready };
+        let checks = Some(Checks { postgres: Reach::Up, redis, idempotency_redis: keys });
         Ok(Readiness { status, checks })
-    }
-}
-
-/// How a dependency is that an instance can do without.
-async fn reachable(answers: Option<impl Future<Output = bool>>) -> Reached {
-    match answers {
-        None => Reached::Off,
-        Some(answers) => match tokio::time::timeout(PATIENCE, answers).await {
-            Ok(true) => Reached::Up,
-            Ok(false) | Err(_) => Reached::Down,
-        },
     }
 }
 

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join;
-use tokio::time::timeout_at;
 
 use super::{Lookup, LookupError};
-use crate::app::cache::Reach;
+use crate::app::reach::Reach;
 
 impl Lookup {
     /// How the cache's shared tier is. The store is up, or there is no answer; it takes no longer than a lookup may.
@@ -14,10 +13,10 @@ impl Lookup {
         let (slot, deadline) = self.enter()?;
         let shared = Arc::clone(&self.shared);
         // A tier that hangs leaves time to say so.
-        let patience = tokio::time::Instant::now() + shared.limits.deadline / 2;
+        let patience = shared.limits.deadline / 2;
         let work = async move {
             let store = async { shared.store.ready(deadline).await.map_err(LookupError::Store) };
-            let cache = async { Ok(timeout_at(patience, shared.cache.reach()).await.unwrap_or(Reach::Down)) };
+            let cache = async { Ok(shared.cache.reach(patience).await) };
             try_join(store, cache).await.map(|((), cache)| cache)
         };
         self.to_its_end(slot, work).await

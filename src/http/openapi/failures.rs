@@ -18,6 +18,7 @@ use crate::app::lookup::LookupError;
 use crate::app::ports::StoreDown;
 use crate::domain::RequestId;
 use crate::http::error::{ApiError, FieldError};
+use crate::http::once::REPLAYED_HEADER;
 
 /// The component that all problem documents are instances of.
 pub(super) const PROBLEM: &str = "Problem";
@@ -152,7 +153,7 @@ fn response(status: u16, failures: &[ApiError], answers: Answers) -> Response {
     let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
     let mut response = ResponseBuilder::new().description(lines.join("\n")).content("application/problem+json", content);
     if passed_on {
-        response = response.content(ANYTHING, anything()).header("Idempotent-Replayed", replayed_header());
+        response = response.content(ANYTHING, anything()).header(REPLAYED_HEADER, replayed_header());
     }
     if facts.iter().any(|facts| facts.retry_after.is_some()) {
         response = response.header("Retry-After", retry_after());

@@ -7,10 +7,11 @@ use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{Header, Ref, RefOr, Required};
 
+use crate::app::lookup::CacheUse;
 use crate::domain::RequestId;
-use crate::http::data_action::{CACHE_USES, scalar};
+use crate::http::data_action::scalar;
 use crate::http::execute::KEY_HEADER;
-use crate::http::once::MAX_KEY;
+use crate::http::once::{MAX_KEY, REPLAYED_HEADER};
 
 /// Components by name.
 pub(super) const ACTION_INPUT: &str = "ActionInput";
@@ -89,7 +90,7 @@ pub(super) fn idempotency_key() -> Parameter {
 }
 
 pub(super) fn cache_header() -> Header {
-    let text = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(CACHE_USES));
+    let text = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(CacheUse::ALL.map(CacheUse::as_str)));
     HeaderBuilder::new().schema(Some(text)).description(Some("How much of the answer came from the cache.")).build()
 }
 
@@ -122,7 +123,7 @@ pub(super) fn anything() -> Content {
 
 /// The answers of the service behind a route.
 pub(super) fn pass_on(operation: &mut Operation) {
-    let answer = |description: &str| ResponseBuilder::new().description(description).header("Idempotent-Replayed", replayed_header());
+    let answer = |description: &str| ResponseBuilder::new().description(description).header(REPLAYED_HEADER, replayed_header());
     let done = answer("The answer of the service behind this route, as it came.");
     let other = answer("Any other answer of that service, with its status, content type and body.");
     let done = done.content("application/json", anything()).content(ANYTHING, anything());

@@ -12,6 +12,7 @@ use crate::domain::canonical::pointer;
 use crate::domain::{Encoding, KeySource, Keyring};
 use crate::http::data_action::{self, LOOKUP_ANSWER};
 use crate::http::error::ApiError;
+use crate::http::once::REPLAYED_HEADER;
 
 /// One of them.
 pub(super) struct Route<'c> {
@@ -138,7 +139,7 @@ impl<'c> Route<'c> {
 
 fn answer(operation: &mut Operation, schema: &str, description: &str) {
     let response = ResponseBuilder::new().description(description).content("application/json", Content::new(Some(parts::to(schema))));
-    let response = response.header("Idempotent-Replayed", parts::replayed_header()).build();
+    let response = response.header(REPLAYED_HEADER, parts::replayed_header()).build();
     operation.responses.responses.insert("200".to_owned(), response.into());
 }
 
