@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::sign::{self, KeyChoice};
 use super::{Settings, demo, healthcheck, read_input, say};
+use crate::domain::data_action::{CUSTOMER_IDS, KEY_ID_HEADER, LOOKUP, PATH, TENANT_ID};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -38,18 +39,18 @@ pub(super) async fn run(settings: &Settings, options: Options) -> anyhow::Result
     let body = if options.sample {
         demo::REQUEST.as_bytes().to_vec()
     } else if let Some(tenant) = &options.tenant {
-        let body = json!({"action": "process_customer_batch", "input": {"customer_ids": options.ids, "tenant_id": tenant}});
+        let body = json!({"action": LOOKUP, "input": {CUSTOMER_IDS: options.ids, TENANT_ID: tenant}});
         body.to_string().into_bytes()
     } else {
         read_input(options.file.as_deref())?
     };
     let key = options.key.choose(&config.signing)?;
-    let url = options.url.unwrap_or_else(|| format!("http://{}/data-action", healthcheck::reachable(config.http.listen)));
+    let url = options.url.unwrap_or_else(|| format!("http://{}{PATH}", healthcheck::reachable(config.http.listen)));
     let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
     let mut request = client.post(&url);
     // Only where it was asked for: the service may know the same secret under another id.
     if let Some(id) = &options.key.key_id {
-        request = request.header("X-CXone-Key-Id", id);
+        request = request.header(KEY_ID_HEADER, id);
     }
     for (name, value) in sign::headers(&config.signing, key, &body)? {
         request = request.header(name, value);

@@ -24,6 +24,7 @@ use super::Settings;
 use super::sign::KeyChoice;
 use crate::adapters::outbound;
 use crate::config::Config;
+use crate::domain::data_action::PATH;
 use crate::domain::{CustomerId, TenantId};
 use checks::Check;
 use hook::{Hook, HookOptions};
@@ -32,9 +33,6 @@ use proof::Proof;
 use report::{Form, Report};
 use target::Target;
 use verdict::skipped;
-
-/// Where lookups are taken, unless the URL says so itself.
-const LOOKUP_PATH: &str = "/data-action";
 
 #[derive(Subcommand)]
 pub(super) enum Platform {
@@ -201,7 +199,7 @@ fn service_url(text: &str) -> Result<Url, String> {
         return Err("must not hold a user or a password".to_owned());
     }
     if url.path() == "/" {
-        url.set_path(LOOKUP_PATH);
+        url.set_path(PATH);
     }
     Ok(url)
 }

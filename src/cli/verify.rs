@@ -9,6 +9,7 @@ use clap::Args;
 use super::sign::KeyChoice;
 use super::{Settings, read_input, say};
 use crate::config::{Auth, Config, Invalid, SigningScheme};
+use crate::domain::data_action::PATH;
 use crate::domain::diagnosis::{Diagnosis, examine};
 use crate::domain::{Encoding, Evidence, Keyring};
 
@@ -24,7 +25,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
     /// The path that the request was sent to.
-    #[arg(long, default_value = "/data-action")]
+    #[arg(long, default_value = PATH)]
     route: String,
     /// The body; standard input where none or `-` is named.
     file: Option<PathBuf>,
@@ -55,7 +56,7 @@ impl Options {
     /// The signature, what it should be of, and whose it may be.
     fn evidence<'a>(&'a self, config: &'a Config, body: &'a [u8]) -> anyhow::Result<(Evidence<'a>, &'a Keyring)> {
         let (signing, genesys) = (&config.signing, config.genesys.as_ref());
-        if self.route == "/data-action" {
+        if self.route == PATH {
             return Ok((self.by_scheme(&signing.scheme, body)?, &signing.keys));
         }
         if let Some(genesys) = genesys.filter(|_| self.route.starts_with("/genesys/")) {

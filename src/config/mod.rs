@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use outbound::{ACTION_ID, ClientCredentials, CognigyMetrics, Genesys, below};
 use reader::Reader;
-pub use signing::{Signing, SigningScheme};
+pub use signing::{API_KEY_HEADER, Signing, SigningScheme};
 pub use source::{Flags, search_path};
 pub use webhooks::{Action, Auth, Idempotency, KeyStore, SIGNATURE_HEADER as WEBHOOK_SIGNATURE_HEADER, Times, Webhook};
 

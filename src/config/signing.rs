@@ -7,11 +7,15 @@ use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Reader;
+use crate::domain::data_action::KEY_ID_HEADER;
 use crate::domain::signing::MIN_SECRET_LEN;
 use crate::domain::{Encoding, Keyring, Secret, SigningKey, TenantId};
 
-#[derive(Clone, Debug)]
+/// The header that holds an API key, unless the settings name another one.
+pub const API_KEY_HEADER: &str = "X-API-Key";
+
 /// `signing.*`
+#[derive(Clone, Debug)]
 pub struct Signing {
     /// The keys that may sign, or be sent.
     pub keys: Keyring,
@@ -21,8 +25,8 @@ pub struct Signing {
     pub api_key_header: String,
 }
 
-#[derive(Clone, Debug)]
 /// How a signature is sent and what it covers.
+#[derive(Clone, Debug)]
 pub struct SigningScheme {
     /// The header that holds the signature.
     pub header: String,
@@ -54,8 +58,8 @@ pub(super) fn read(r: &mut Reader) -> Signing {
         tolerance: r.duration("signing.tolerance", Duration::from_mins(5)),
         api_key_header: None,
     };
-    let api_key_header = r.header("signing.api_key_header", Some("X-API-Key")).unwrap_or_default();
-    let taken = [Some(scheme.header.as_str()), scheme.timestamp_header.as_deref(), Some("X-CXone-Key-Id"), Some("Authorization")];
+    let api_key_header = r.header("signing.api_key_header", Some(API_KEY_HEADER)).unwrap_or_default();
+    let taken = [Some(scheme.header.as_str()), scheme.timestamp_header.as_deref(), Some(KEY_ID_HEADER), Some("Authorization")];
     if taken.into_iter().flatten().any(|taken| taken.eq_ignore_ascii_case(&api_key_header)) {
         r.complain("signing.api_key_header", "must be a header of its own (Authorization: Bearer is understood beside it)");
     }

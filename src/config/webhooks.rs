@@ -12,7 +12,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Reader;
-use super::signing::{Signing, SigningScheme};
+use super::signing::{API_KEY_HEADER, Signing, SigningScheme};
 use super::{is_authority, understood_by_redis};
 use crate::domain::data_action::PATH;
 use crate::domain::signing::{BASE64_SECRET, MIN_SECRET_LEN};
@@ -267,7 +267,7 @@ fn auth(r: &mut Reader, route: &str, path: &str, signing: &Signing) -> Option<Au
             },
             keys,
         },
-        "api_key" => Auth::ApiKey { header: r.header(&format!("{name}.header"), Some("X-API-Key")).unwrap_or_default(), keys },
+        "api_key" => Auth::ApiKey { header: r.header(&format!("{name}.header"), Some(API_KEY_HEADER)).unwrap_or_default(), keys },
         _ => Auth::StandardWebhooks { tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)), keys },
     })
 }

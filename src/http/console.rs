@@ -20,6 +20,7 @@ use super::data_action;
 use super::error::{self, ApiError};
 use super::ops::Ops;
 use super::request::{self, RequestSpan};
+use crate::domain::data_action::PATH;
 pub use state::Console;
 
 /// What a browser may do with the page: load its own two files, and ask its own origin.
@@ -38,7 +39,7 @@ const STRICT: [(HeaderName, &str); 7] = [
 
 /// Mounts the page, its files, its numbers, and the lookup that it sends.
 pub(super) fn mount(config: &mut ServiceConfig) {
-    let lookup = web::resource("/data-action")
+    let lookup = web::resource(PATH)
         .default_service(error::method_not_allowed("POST"))
         .route(web::post().to(data_action::post))
         .wrap(from_fn(request::finish))

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use super::error::ApiError;
 use super::request::note;
-use crate::config::SigningScheme;
+use crate::config::{API_KEY_HEADER, SigningScheme};
 use crate::domain::data_action::KEY_ID_HEADER;
 use crate::domain::diagnosis::{examine, examine_api_key};
 use crate::domain::{Evidence, Keyring, Reason, SigningKey};
@@ -89,7 +89,7 @@ pub(super) fn prove<'k>(
 
 fn instead_of_signature<'h>(headers: &'h HeaderMap, api_key_header: Option<&str>) -> Result<&'h str, Reason> {
     let Some(header) = api_key_header else {
-        let was_sent = headers.contains_key("X-API-Key") || bearer(headers).is_ok_and(|token| token.is_some());
+        let was_sent = headers.contains_key(API_KEY_HEADER) || bearer(headers).is_ok_and(|token| token.is_some());
         return Err(if was_sent { Reason::ApiKeysOff } else { Reason::NoSignature });
     };
     match (one(headers, header)?, bearer(headers)?) {

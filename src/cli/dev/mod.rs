@@ -15,6 +15,7 @@ use super::sign::{self, KeyChoice};
 use super::{Settings, demo, healthcheck, keygen, say, serve, stop_signal};
 use crate::adapters::postgres::connect::Connector;
 use crate::config::{self, Config, Flags, LogFormat};
+use crate::domain::data_action::PATH;
 use crate::server::{self, Running, Storage};
 use crate::telemetry;
 use postgres::PrivatePostgres;
@@ -131,7 +132,7 @@ fn data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
 
 /// What to do next, ready to paste.
 fn greet(config: &Config, running: &Running, secret_file: Option<&Path>) -> anyhow::Result<()> {
-    let url = format!("http://{}/data-action", healthcheck::reachable(running.http()));
+    let url = format!("http://{}{PATH}", healthcheck::reachable(running.http()));
     let key = KeyChoice { secret_file: None, key_id: None };
     let headers = match key.choose(&config.signing) {
         Ok(key) => sign::headers(&config.signing, key, demo::REQUEST.as_bytes())?,

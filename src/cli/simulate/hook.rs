@@ -12,12 +12,11 @@ use super::super::read_input;
 use super::super::sign::KeyChoice;
 use super::proof::Proof;
 use super::target::Target;
-use crate::config::{Auth, Config, Signing, SigningScheme};
+use crate::config::{Auth, Config, Signing, SigningScheme, WEBHOOK_SIGNATURE_HEADER};
 use crate::domain::{Encoding, KeySource};
 
-/// Where a route's key is, and its signature, where the settings do not describe the route.
+/// Where a route's key is, where the settings do not describe the route.
 const KEY_HEADER: &str = "X-Correlation-Id";
-const SIGNATURE_HEADER: &str = "X-Cognigy-Signature";
 
 #[derive(Args)]
 pub(in super::super) struct HookOptions {
@@ -68,7 +67,7 @@ impl HookOptions {
 fn proof_of(path: &str, config: &Config, lookup: &Proof) -> anyhow::Result<(Proof, String)> {
     let Some(route) = config.webhooks.iter().find(|route| route.path == path) else {
         let scheme = SigningScheme {
-            header: SIGNATURE_HEADER.to_owned(),
+            header: WEBHOOK_SIGNATURE_HEADER.to_owned(),
             encoding: Encoding::Hex,
             signed_headers: vec![KEY_HEADER.to_owned()],
             ..config.signing.scheme.clone()

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::checks::{self, Check};
 use crate::domain::TenantId;
+use crate::domain::data_action::{CONTACT_ID, CUSTOMER_IDS, LOOKUP, TENANT_ID};
 
 /// One platform.
 pub(super) struct Profile {
@@ -101,6 +102,6 @@ pub(super) fn joined(ids: &[Uuid]) -> String {
 /// The contact shows whose audit rows these are.
 fn body(tenant: &TenantId, ids: &str) -> String {
     format!(
-        r#"{{"action":"process_customer_batch","input":{{"customer_ids":{ids},"tenant_id":"{tenant}"}},"context":{{"contactId":"simulated"}}}}"#
+        r#"{{"action":"{LOOKUP}","input":{{"{CUSTOMER_IDS}":{ids},"{TENANT_ID}":"{tenant}"}},"context":{{"{CONTACT_ID}":"simulated"}}}}"#
     )
 }

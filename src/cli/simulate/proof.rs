@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::super::sign;
 use crate::config::{Signing, SigningScheme};
 use crate::domain::SigningKey;
+use crate::domain::data_action::KEY_ID_HEADER;
 
 /// What proves a request.
 pub(super) enum Proof {
@@ -31,7 +32,7 @@ impl Proof {
                 // That the key can sign was made sure of when it was chosen.
                 let headers = sign::headers(signing, key, &text).into_iter().flatten();
                 let request = headers.fold(request, |request, (name, value)| request.header(name, value));
-                named.iter().fold(request, |request, id| request.header("X-CXone-Key-Id", id))
+                named.iter().fold(request, |request, id| request.header(KEY_ID_HEADER, id))
             }
             Self::ApiKey { header, key } => with_key(request, header, key.expose_secret()),
         }

@@ -10,7 +10,6 @@ use tokio::sync::Mutex;
 
 use crate::app::ports::AuditGlance;
 use crate::config::SigningScheme;
-use crate::domain::Encoding;
 use crate::domain::data_action::KEY_ID_HEADER;
 use crate::http::ops::{Health, Ops};
 use crate::http::{EXECUTE_ROUTE, Services};
@@ -103,9 +102,10 @@ impl Audit {
 }
 
 fn signing(scheme: &SigningScheme) -> Value {
-    let encoding = match scheme.encoding {
-        Encoding::Hex => "hex",
-        Encoding::Base64 => "base64",
-    };
-    json!({"header": scheme.header, "encoding": encoding, "timestamp_header": scheme.timestamp_header, "key_id_header": KEY_ID_HEADER})
+    json!({
+        "header": scheme.header,
+        "encoding": scheme.encoding.to_string(),
+        "timestamp_header": scheme.timestamp_header,
+        "key_id_header": KEY_ID_HEADER,
+    })
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::super::target::Target;
 use super::super::verdict::{Verdict, failed};
+use crate::domain::data_action::LOOKUP;
 
 pub(super) async fn unproven(target: &Target) -> Verdict {
     let answer = target.send(target.unproven(&target.lookup(&target.sample()))).await?;
@@ -47,7 +48,7 @@ pub(super) async fn invalid_input(target: &Target) -> Verdict {
 }
 
 pub(super) async fn unknown_action(target: &Target) -> Verdict {
-    let body = target.lookup(&target.sample()).replace("process_customer_batch", "no_such_action");
+    let body = target.lookup(&target.sample()).replace(LOOKUP, "no_such_action");
     target.ask(&body).await?.is_problem(400, "unknown_action")?;
     Ok(String::new())
 }
