@@ -2,46 +2,32 @@
 
 use serde_json::{Value, json};
 
-use crate::support::Database;
+use crate::support::{Database, Ear};
 
 /// The longest payload that the trigger may make; Postgres refuses one of 8,000 bytes.
 const LONGEST: usize = 7_900;
 
-/// Hears what is told of customers.
-struct Ear {
+/// Runs statements, and hears what is told of them.
+struct Trial {
     database: Database,
-    heard: tokio::sync::mpsc::UnboundedReceiver<String>,
-    _session: tokio_postgres::Client,
+    ear: Ear,
 }
 
-impl Ear {
+impl Trial {
     async fn new() -> Self {
         let database = Database::new().await;
-        let config: tokio_postgres::Config = database.owner_url.parse().expect("a URL");
-        let (session, mut connection) = config.connect(tokio_postgres::NoTls).await.expect("a connection");
-        let (tell, heard) = tokio::sync::mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-                if let tokio_postgres::AsyncMessage::Notification(notification) = message {
-                    drop(tell.send(notification.payload().to_owned()));
-                }
-            }
-        });
-        session.batch_execute("LISTEN cxda_customers").await.expect("listening");
-        Self { database, heard, _session: session }
+        let ear = Ear::at(&database).await;
+        Self { database, ear }
     }
 
     /// All that is told of by these statements.
     async fn told(&mut self, statements: &str) -> Vec<Value> {
         self.database.run(statements).await;
-        // Notifications come in the order of the commits.
-        self.database.run("SELECT pg_notify('cxda_customers', 'end')").await;
-        let mut all = Vec::new();
-        while let Some(payload) = self.heard.recv().await.filter(|payload| payload != "end") {
+        let told = self.ear.heard().await;
+        for payload in &told {
             assert!(payload.len() <= LONGEST, "{} bytes by {statements}", payload.len());
-            all.push(serde_json::from_str(&payload).expect("JSON"));
         }
-        all
+        told.iter().map(|payload| serde_json::from_str(payload).expect("JSON")).collect()
     }
 
     /// What one statement tells.
@@ -80,36 +66,36 @@ fn count(value: Option<&Value>, what: &str) -> Option<usize> {
 
 #[tokio::test]
 async fn each_changed_customer_is_named_with_its_new_version() {
-    let mut ear = Ear::new().await;
+    let mut trial = Trial::new().await;
     let values = row("acme42", 1);
     assert_eq!(
-        ear.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {values}")).await,
+        trial.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {values}")).await,
         customers(&[("acme42", 1, 1)])
     );
-    assert_eq!(ear.tell("UPDATE customers SET name = 'Beth'").await, customers(&[("acme42", 1, 2)]));
+    assert_eq!(trial.tell("UPDATE customers SET name = 'Beth'").await, customers(&[("acme42", 1, 2)]));
     let upsert = format!(
         "INSERT INTO customers (tenant_id, id, name, status) VALUES {values} ON CONFLICT (tenant_id, id) DO UPDATE SET name = 'Cleo'"
     );
-    assert_eq!(ear.tell(&upsert).await, customers(&[("acme42", 1, 3)]));
-    assert_eq!(ear.tell("DELETE FROM customers").await, customers(&[("acme42", 1, 4)]), "one more than it had");
+    assert_eq!(trial.tell(&upsert).await, customers(&[("acme42", 1, 3)]));
+    assert_eq!(trial.tell("DELETE FROM customers").await, customers(&[("acme42", 1, 4)]), "one more than it had");
 }
 
 #[tokio::test]
 async fn a_changed_key_is_named_as_it_was_and_as_it_is() {
-    let mut ear = Ear::new().await;
-    ear.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {}", row("acme42", 1))).await;
+    let mut trial = Trial::new().await;
+    trial.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {}", row("acme42", 1))).await;
     for (change, old, new) in [
         (format!("UPDATE customers SET id = '{}'", id(2)), ("acme42", 1, 2), ("acme42", 2, 2)),
         ("UPDATE customers SET tenant_id = 'globex'".to_owned(), ("acme42", 2, 3), ("globex", 2, 3)),
     ] {
-        let told = ear.tell(&change).await;
+        let told = trial.tell(&change).await;
         assert!([customers(&[old, new]), customers(&[new, old])].contains(&told), "{change}: {told:?}");
     }
 }
 
 #[tokio::test]
 async fn nothing_is_told_where_nothing_changes() {
-    let mut ear = Ear::new().await;
+    let mut trial = Trial::new().await;
     for statement in [
         "DELETE FROM customers".to_owned(),
         "UPDATE customers SET name = 'nobody'".to_owned(),
@@ -117,68 +103,68 @@ async fn nothing_is_told_where_nothing_changes() {
         format!("BEGIN; {}; ROLLBACK", insert("'acme42'", 1)),
         "BEGIN; TRUNCATE customers; ROLLBACK".to_owned(),
     ] {
-        assert_eq!(ear.tell(&statement).await, None, "{statement}");
+        assert_eq!(trial.tell(&statement).await, None, "{statement}");
     }
     let values = row("acme42", 1);
-    ear.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {values}")).await;
+    trial.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {values}")).await;
     let refused = format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {values} ON CONFLICT DO NOTHING");
-    assert_eq!(ear.tell(&refused).await, None);
+    assert_eq!(trial.tell(&refused).await, None);
 }
 
 #[tokio::test]
 async fn more_customers_than_fit_are_told_of_by_tenant() {
-    let mut ear = Ear::new().await;
-    assert_eq!(count(ear.tell(&insert("'acme42'", 100)).await.as_ref(), "customers"), Some(100));
-    assert_eq!(count(ear.tell("UPDATE customers SET name = 'all'").await.as_ref(), "customers"), Some(100));
-    assert_eq!(ear.tell(&insert("'acme42'", 101)).await, Some(json!({ "tenants": ["acme42"] })));
+    let mut trial = Trial::new().await;
+    assert_eq!(count(trial.tell(&insert("'acme42'", 100)).await.as_ref(), "customers"), Some(100));
+    assert_eq!(count(trial.tell("UPDATE customers SET name = 'all'").await.as_ref(), "customers"), Some(100));
+    assert_eq!(trial.tell(&insert("'acme42'", 101)).await, Some(json!({ "tenants": ["acme42"] })));
     // Fewer customers, but of a name as long as may be.
     let long = "t".repeat(64);
-    assert_eq!(count(ear.tell(&insert(&format!("'{long}'"), 50)).await.as_ref(), "customers"), Some(50));
-    assert_eq!(ear.tell(&insert(&format!("'{long}'"), 100)).await, Some(json!({ "tenants": [long] })));
-    assert_eq!(ear.tell(&insert("'globex'", 10_000)).await, Some(json!({ "tenants": ["globex"] })));
-    assert_eq!(ear.tell("UPDATE customers SET name = 'all' WHERE tenant_id = 'globex'").await, Some(json!({ "tenants": ["globex"] })));
-    assert_eq!(count(ear.tell("UPDATE customers SET name = 'all'").await.as_ref(), "tenants"), Some(3));
-    let moved = ear.tell("UPDATE customers SET tenant_id = 'initech' WHERE tenant_id = 'globex'").await;
+    assert_eq!(count(trial.tell(&insert(&format!("'{long}'"), 50)).await.as_ref(), "customers"), Some(50));
+    assert_eq!(trial.tell(&insert(&format!("'{long}'"), 100)).await, Some(json!({ "tenants": [long] })));
+    assert_eq!(trial.tell(&insert("'globex'", 10_000)).await, Some(json!({ "tenants": ["globex"] })));
+    assert_eq!(trial.tell("UPDATE customers SET name = 'all' WHERE tenant_id = 'globex'").await, Some(json!({ "tenants": ["globex"] })));
+    assert_eq!(count(trial.tell("UPDATE customers SET name = 'all'").await.as_ref(), "tenants"), Some(3));
+    let moved = trial.tell("UPDATE customers SET tenant_id = 'initech' WHERE tenant_id = 'globex'").await;
     assert!([Some(json!({ "tenants": ["globex", "initech"] })), Some(json!({ "tenants": ["initech", "globex"] }))].contains(&moved));
-    assert_eq!(count(ear.tell("DELETE FROM customers").await.as_ref(), "tenants"), Some(3));
+    assert_eq!(count(trial.tell("DELETE FROM customers").await.as_ref(), "tenants"), Some(3));
 }
 
 #[tokio::test]
 async fn more_tenants_than_fit_are_all() {
-    let mut ear = Ear::new().await;
+    let mut trial = Trial::new().await;
     // Of 64 characters each, with quotes and a comma, and the braces around them.
     let most = (LONGEST - 20) / 67;
     let tenants = |n: usize| insert("lpad(n::text, 64, 't')", n);
-    assert_eq!(count(ear.tell(&tenants(most - 3)).await.as_ref(), "tenants"), Some(most - 3));
-    assert_eq!(ear.tell(&insert("lpad(n::text, 64, 'u')", most + 3)).await, Some(json!({ "all": true })));
-    assert_eq!(ear.tell("UPDATE customers SET name = 'all'").await, Some(json!({ "all": true })));
-    assert_eq!(ear.tell("DELETE FROM customers").await, Some(json!({ "all": true })));
+    assert_eq!(count(trial.tell(&tenants(most - 3)).await.as_ref(), "tenants"), Some(most - 3));
+    assert_eq!(trial.tell(&insert("lpad(n::text, 64, 'u')", most + 3)).await, Some(json!({ "all": true })));
+    assert_eq!(trial.tell("UPDATE customers SET name = 'all'").await, Some(json!({ "all": true })));
+    assert_eq!(trial.tell("DELETE FROM customers").await, Some(json!({ "all": true })));
     for _ in 0..2 {
-        assert_eq!(ear.tell("TRUNCATE customers").await, Some(json!({ "all": true })));
+        assert_eq!(trial.tell("TRUNCATE customers").await, Some(json!({ "all": true })));
     }
 }
 
 #[tokio::test]
 async fn a_copy_is_one_statement_and_so_is_what_a_query_changes_on_the_way() {
-    let mut ear = Ear::new().await;
+    let mut trial = Trial::new().await;
     let lines = [1, 2].map(|n| format!("acme42,{},Ann,active", id(n))).join(" ");
     let copy = format!(r"COPY customers (tenant_id, id, name, status) FROM PROGRAM 'printf %s\\n {lines}' CSV");
-    assert_eq!(count(ear.tell(&copy).await.as_ref(), "customers"), Some(2));
-    let changed = ear.tell("WITH changed AS (UPDATE customers SET name = 'Beth' RETURNING id) SELECT count(*) FROM changed").await;
+    assert_eq!(count(trial.tell(&copy).await.as_ref(), "customers"), Some(2));
+    let changed = trial.tell("WITH changed AS (UPDATE customers SET name = 'Beth' RETURNING id) SELECT count(*) FROM changed").await;
     assert_eq!(count(changed.as_ref(), "customers"), Some(2));
 }
 
 #[tokio::test]
 async fn an_upsert_tells_of_what_it_inserts_and_of_what_it_changes() {
-    let mut ear = Ear::new().await;
-    ear.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {}", row("acme42", 1))).await;
+    let mut trial = Trial::new().await;
+    trial.tell(&format!("INSERT INTO customers (tenant_id, id, name, status) VALUES {}", row("acme42", 1))).await;
     let upsert = format!(
         "INSERT INTO customers (tenant_id, id, name, status) VALUES {}, {} ON CONFLICT (tenant_id, id) DO UPDATE SET name = EXCLUDED.name",
         row("acme42", 1),
         row("acme42", 2)
     );
     // Triggers of an INSERT and of an UPDATE know nothing of one another.
-    let mut told = ear.told(&upsert).await;
+    let mut told = trial.told(&upsert).await;
     told.sort_by_key(ToString::to_string);
     assert_eq!(told, [customers(&[("acme42", 1, 2)]), customers(&[("acme42", 2, 1)])].map(|told| told.expect("some")));
 }
