@@ -40,9 +40,9 @@ const TAKE_OUT_TWINS: &str = "\
 /// Two imports that lock the same rows in different orders would stand in each other's way. Any number that no other program takes.
 const LOCK: i64 = 0x6378_6461_6c6f_6164;
 
-/// In the order of the primary key, so that each page of its index is met once. Rows that would not change are not locked either. `now()` stands for a time that the file does not tell: for a row that is there already,
-/// the trigger sees to it. A time that is only older than the row's changes nothing: a row that was changed by a line that did not move its time
-/// has got a later one.
+/// In the order of the primary key, so that each page of its index is met once. Rows that would not change are not locked either.
+/// `now()` stands for a time that the file does not tell: for a row that is there already, the trigger sees to it. A time that is
+/// only older than the row's changes nothing: a row that was changed by a line that did not move its time has got a later one.
 const MERGE: &str = "\
     WITH merged AS ( \
         INSERT INTO customers AS c (tenant_id, id, name, status, attributes, updated_at) \
