@@ -16,11 +16,11 @@ use super::connect::Connector;
 use super::failure::described;
 use crate::domain::TenantId;
 
-/// Rows leave as fast as they are taken, however long that is. Bounds of partitions are shown in this zone and style.
+/// Rows leave as fast as they are taken, however long that is. Bounds of partitions are shown in this zone.
 const SESSION: &str = "\
     SELECT set_config(name, '0', false) FROM pg_settings \
         WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'); \
-    SET TimeZone = 'UTC'; SET DateStyle = 'ISO'";
+    SET TimeZone = 'UTC'";
 
 const ROWS: &str = "\
     SELECT tenant_id, occurred_at, id, action, source, customer_ids, missing_ids, key_id, request_id, contact_id FROM audit_log \
