@@ -2,8 +2,8 @@
 
 use nix::sys::signal::Signal;
 
-use super::{customers, fingerprint, good, many};
-use crate::support::{Database, Tool, scratch_dir, wait_until};
+use super::{customers, fingerprint, good, id, many};
+use crate::support::{Database, Tool, connect, scratch_dir, wait_until};
 
 const ROWS: u128 = 60_000;
 
@@ -13,9 +13,11 @@ fn file(text: String) -> String {
     path.display().to_string()
 }
 
-/// An import that has come to the writing of customers, with a session that holds it there.
+/// An import that has written half of the customers, with a session that holds it there: by the next one, not committed yet.
 async fn at_work(database: &Database, file: &str) -> (crate::support::Process, tokio_postgres::Client) {
-    let held = database.lock("customers").await;
+    let held = connect(&database.owner_url).await.unwrap();
+    let next = format!("BEGIN; INSERT INTO customers (tenant_id, id, name, status) VALUES ('acme42', '{}', 'x', 'x')", id(ROWS / 2));
+    held.batch_execute(&next).await.unwrap();
     let process = Tool::new(&["import", file]).set("DATABASE_URL", &database.owner_url).start("KILL");
     database.waiting_sessions(1).await;
     (process, held)
@@ -35,7 +37,7 @@ async fn nothing_is_half_loaded_and_another_run_makes_it_whole() {
 
     let (process, held) = at_work(&database, &file).await;
     process.signal(Signal::SIGKILL);
-    held.batch_execute("COMMIT").await.unwrap();
+    held.batch_execute("ROLLBACK").await.unwrap();
     nobody_imports(&database).await;
     assert_eq!(customers(&database).await, Vec::<String>::new());
 
