@@ -20,15 +20,22 @@ impl Failure {
     }
 
     /// A transaction had begun.
-    pub(super) fn inside(error: StoreError) -> Self {
-        let step = if matches!(error, StoreError::Timeout) { Rollback::Timeout } else { Rollback::Audit };
-        Self { error, rolled_back: Some(step) }
-    }
-
     pub(super) fn at(step: Rollback, error: &Error) -> Self {
         let error = store_error(error);
         let step = if matches!(error, StoreError::Timeout) { Rollback::Timeout } else { step };
         Self { error, rolled_back: Some(step) }
+    }
+
+    /// Of the statement that reads and writes: what is said of the customers is of the reading.
+    pub(super) fn of_statement(error: &Error) -> Self {
+        const READ: &str = "customers";
+        let is_read = error.as_db_error().is_some_and(|error| error.table() == Some(READ) || error.message().contains(READ));
+        Self::at(if is_read { Rollback::Lookup } else { Rollback::Audit }, error)
+    }
+
+    /// It was committed, and what was read makes no sense.
+    pub(super) fn not_understood(error: anyhow::Error) -> Self {
+        Self::outside_transaction(StoreError::Refused(error))
     }
 
     pub(super) fn timeout() -> Self {

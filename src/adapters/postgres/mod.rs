@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use connect::Connector;
 use failure::store_error;
 use newest::newest;
-use pool::{Lease, Pool};
+use pool::Pool;
 use shared::{Bounds, Transactions};
 use transaction::{Wish, in_time};
 
@@ -100,7 +100,10 @@ impl CustomerStore for PostgresStore {
             lent => lent?,
         };
         let outcome = in_time(deadline, connection.batch_execute("SELECT 1")).await;
-        self.answered.end(connection, outcome.as_ref().err());
+        if outcome.is_ok() {
+            self.answered.note();
+        }
+        connection.end(outcome.as_ref().err());
         outcome
     }
 
@@ -117,12 +120,8 @@ impl CustomerStore for PostgresStore {
 struct Answered(Mutex<Option<Instant>>);
 
 impl Answered {
-    /// Ends a connection's use, and takes note where it went well.
-    fn end(&self, connection: Lease, error: Option<&StoreError>) {
-        if error.is_none() {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        }
-        connection.end(error);
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn lately(&self) -> bool {

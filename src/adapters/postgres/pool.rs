@@ -65,14 +65,19 @@ impl Lease {
     /// Ends it after its work. Only a connection whose work is done goes back; one that is still at work is told to stop.
     pub(super) fn end(mut self, error: Option<&StoreError>) {
         match error {
-            None => self.object = None,
+            None => self.give_back(),
             Some(StoreError::Timeout) => self.cancel(),
             Some(_) => {}
         }
     }
 
+    /// All its work is done.
+    pub(super) fn give_back(&mut self) {
+        self.object = None;
+    }
+
     /// Asks the server to stop what it does for us, in the background, as best it can; `statement_timeout` is the certain way.
-    fn cancel(&self) {
+    pub(super) fn cancel(&self) {
         let (token, connector) = (self.cancel_token(), self.connector.clone());
         Handle::current().spawn(async move {
             let cancelled = token.cancel_query(connector.tls());

@@ -1,19 +1,24 @@
 //! Shared transactions: what arrives while transactions are under way goes out together as the next one. There is no timer: a
 //! lone request goes out at once, and the more there is to do, the more goes into one commit.
 //!
+//! Where a transaction's rows come, the next one is sent behind it, so that Postgres goes on with it without a pause.
+//!
 //! Group commit is an old technique: `DeWitt` et al., "Implementation Techniques for Main Memory Database Systems" (SIGMOD 1984).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot::{self, error::RecvError};
+use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
 use super::failure::{Failure, retryable};
-use super::transaction::{self, Attempt, Wish};
+use super::pool::Lease;
+use super::transaction::{self, Attempt, Found, Wish};
 use super::{Answered, Pool};
 use crate::app::ports::{Reading, StoreError};
 use crate::config::Sharing;
@@ -106,40 +111,69 @@ impl Transactions {
     fn begin(&self) {
         let group = self.lock().next(&self.bounds);
         if !group.is_empty() {
-            self.runtime.spawn(self.clone().work(group));
+            self.runtime.spawn(self.clone().open(group));
         }
     }
 
-    async fn work(self, group: Vec<Member>) {
-        // Ended by a panic, too.
-        let _under_way = UnderWay(&self);
-        self.serve(group).await;
+    async fn open(self, group: Vec<Member>) {
+        // Left at the end, by a panic, too.
+        let place = InFlight(self.clone());
+        match self.pool.lend(deadline(&group)).await {
+            Ok(connection) => self.serve(group, Arc::new(Line { connection, is_spoiled: AtomicBool::new(false), _place: place })).await,
+            Err(error) => self.take_apart(group, &Failure::outside_transaction(error)).await,
+        }
     }
 
-    async fn serve(&self, group: Vec<Member>) {
+    async fn serve(self, group: Vec<Member>, line: Arc<Line>) {
         self.metrics.shared(group.iter().map(|member| member.since.elapsed()));
-        match self.attempt(&group, Attempt::First).await {
+        let outcome = self.attempt(&line.connection, &group, Attempt::First, || self.follow(&line)).await;
+        line.end(outcome.as_ref().err());
+        // Those who wait go before these rows are looked at. Not so where there are none: their callers come back for the next
+        // commit, and fewer, larger ones are worth more (41,000 audited answers a second to 32,000).
+        if group.iter().any(Member::reads) {
+            drop(line);
+            yield_now().await;
+        }
+        let readings = outcome.and_then(|found| found.readings(&wishes(&group)).map_err(Failure::not_understood));
+        match readings {
             Ok(readings) => group.into_iter().zip(readings).for_each(|(member, reading)| member.tell(Ok(reading))),
             Err(failure) => self.take_apart(group, &failure).await,
         }
     }
 
+    /// Sends the next transaction behind one whose rows begin to come.
+    fn follow(&self, line: &Arc<Line>) {
+        let group = self.lock().follow(&self.bounds);
+        if !group.is_empty() {
+            self.runtime.spawn(self.clone().serve(group, Arc::clone(line)));
+        }
+    }
+
     /// One transaction for all of them. Each caller keeps to its own deadline; the transaction may go on to the last one's.
-    async fn attempt(&self, group: &[Member], attempt: Attempt) -> Result<Vec<Reading>, Failure> {
-        let deadline = group.iter().map(|member| member.deadline).max().unwrap_or_else(Instant::now);
-        let connection = self.pool.lend(deadline).await.map_err(Failure::outside_transaction)?;
-        let wishes: Vec<_> = group.iter().map(|member| &member.wish).collect();
-        let outcome = transaction::run(&connection, &wishes, attempt, deadline).await;
-        self.answered.end(connection, outcome.as_ref().err().map(|failure| &failure.error));
-        if let Err(Failure { rolled_back: Some(reason), .. }) = &outcome {
-            let mut tenants: Vec<_> = group.iter().map(|member| member.wish.entry.tenant.as_str()).collect();
-            tenants.sort_unstable();
-            tenants.dedup();
-            for tenant in tenants {
-                self.metrics.rolled_back(tenant, *reason);
+    async fn attempt(&self, connection: &Lease, group: &[Member], attempt: Attempt, rows_come: impl FnOnce()) -> Result<Found, Failure> {
+        let outcome = transaction::run(connection, &wishes(group), attempt, deadline(group), rows_come).await;
+        match &outcome {
+            Ok(_) => self.answered.note(),
+            Err(Failure { rolled_back: Some(reason), .. }) => {
+                let mut tenants: Vec<_> = group.iter().map(|member| member.wish.entry.tenant.as_str()).collect();
+                tenants.sort_unstable();
+                tenants.dedup();
+                for tenant in tenants {
+                    self.metrics.rolled_back(tenant, *reason);
+                }
             }
+            Err(_) => {}
         }
         outcome
+    }
+
+    async fn alone(&self, member: &Member) -> Result<Reading, StoreError> {
+        let group = std::slice::from_ref(member);
+        let connection = self.pool.lend(member.deadline).await?;
+        let outcome = self.attempt(&connection, group, Attempt::Again, || ()).await.map_err(|failure| failure.error);
+        connection.end(outcome.as_ref().err());
+        let readings = outcome?.readings(&wishes(group)).map_err(StoreError::Refused)?;
+        Ok(readings.into_iter().next().unwrap_or_default())
     }
 
     /// Tries each once more by itself, so that nobody suffers for another. A lone one only where another connection may do
@@ -159,8 +193,8 @@ impl Transactions {
         }
         let alone = async |member: Member| {
             if member.is_awaited() {
-                let outcome = self.attempt(std::slice::from_ref(&member), Attempt::Again).await;
-                member.tell(outcome.map(|mut readings| readings.pop().unwrap_or_default()).map_err(|failure| failure.error));
+                let reading = self.alone(&member).await;
+                member.tell(reading);
             }
         };
         stream::iter(group).for_each_concurrent(ALONE_AT_A_TIME, alone).await;
@@ -169,6 +203,15 @@ impl Transactions {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn wishes(group: &[Member]) -> Vec<&Wish> {
+    group.iter().map(|member| &member.wish).collect()
+}
+
+/// The last one's.
+fn deadline(group: &[Member]) -> Instant {
+    group.iter().map(|member| member.deadline).max().unwrap_or_else(Instant::now)
 }
 
 impl Queue {
@@ -182,6 +225,12 @@ impl Queue {
         let group = self.take(bounds);
         self.in_flight += usize::from(!group.is_empty());
         group
+    }
+
+    /// Those who go behind a transaction whose rows come.
+    fn follow(&mut self, bounds: &Bounds) -> Vec<Member> {
+        let worth_it = bounds.sharing != Sharing::Off && self.waiting.iter().any(Member::reads);
+        if worth_it { self.take(bounds) } else { Vec::new() }
     }
 
     /// The first one who is still waited for, and those behind it who may go along, in the order of their arrival.
@@ -222,10 +271,38 @@ impl Queue {
     }
 }
 
-/// A transaction, until its end.
-struct UnderWay<'a>(&'a Transactions);
+/// A connection and the transactions that are done over it one after the other: the one that is under way, and at most one that
+/// is sent already, so that Postgres need not wait for it. That was worth a sixth more lookups than to send it at the end.
+struct Line {
+    connection: Lease,
+    is_spoiled: AtomicBool,
+    _place: InFlight,
+}
 
-impl Drop for UnderWay<'_> {
+impl Line {
+    /// One of its transactions has ended.
+    fn end(&self, failure: Option<&Failure>) {
+        if let Some(failure) = failure {
+            self.is_spoiled.store(true, Ordering::Relaxed);
+            if matches!(failure.error, StoreError::Timeout) {
+                self.connection.cancel();
+            }
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.is_spoiled.load(Ordering::Relaxed) {
+            self.connection.give_back();
+        }
+    }
+}
+
+/// One of those that may be in flight, until its end.
+struct InFlight(Transactions);
+
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.lock().in_flight -= 1;
         self.0.begin();

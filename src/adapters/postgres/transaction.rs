@@ -1,10 +1,10 @@
-//! One transaction for a group of lookups and of audit entries: what is read and written, in as few round trips as can be.
+//! One transaction for a group of lookups and of audit entries: what is read and written, in one round trip.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use futures_util::TryStreamExt;
-use futures_util::future::join;
 use tokio::time::timeout_at;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
@@ -16,58 +16,85 @@ use crate::app::ports::{Reading, StoreError};
 use crate::domain::{AuditEntry, CustomerDocument, CustomerId, CustomerRecord, TenantId};
 use crate::metrics::Rollback;
 
-/// The database's time, as caches count it, of the statement that asks for it: a row in front of the customers, without an id. A
-/// statement of its own would be one answer more to wake up for.
-macro_rules! lookup {
-    ($seen:literal, $customers:literal) => {
-        concat!(
-            "SELECT NULL::uuid, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, NULL, NULL, NULL::timestamptz, NULL",
-            $seen,
-            " UNION ALL SELECT c.id, c.version, c.name, c.status, c.updated_at, c.attributes::text",
-            $customers
-        )
-    };
+/// A statement for each kind of group.
+struct Statements {
+    /// Customers of one tenant.
+    one_tenant: String,
+    /// Of several, who come last in each row.
+    pairs: String,
+    /// Nobody is looked up.
+    audit: String,
 }
 
-/// Of one tenant.
-const LOOKUP: &str = lookup!("", " FROM customers c WHERE c.tenant_id = $1 AND c.id = ANY($2)");
+/// The entries cannot be there already.
+static FIRST: LazyLock<Statements> = LazyLock::new(|| Statements::new(""));
 
-/// Of several tenants, who come last in each row.
-const LOOKUP_PAIRS: &str =
-    lookup!(", NULL", ", c.tenant_id FROM unnest($1::text[], $2::uuid[]) AS asked (tenant_id, id) JOIN customers c USING (tenant_id, id)");
-
-/// All rows at once. Arrays of different lengths make no array of arrays, so the ids of all rows come in one, and each row cuts
-/// out its own.
-macro_rules! audit {
-    ($conflict:literal) => {
-        concat!(
-            "INSERT INTO audit_log (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, customer_ids, missing_ids) ",
-            "SELECT tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, ",
-            "($9::uuid[])[first_id:last_id], ($12::uuid[])[first_missing:last_missing] ",
-            "FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], ",
-            "$10::int[], $11::int[], $13::int[], $14::int[]) ",
-            "AS entry (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, ",
-            "first_id, last_id, first_missing, last_missing)",
-            $conflict
-        )
-    };
-}
+/// The commit of an earlier attempt may have gone through. To look for that made a row a third dearer for Postgres.
+static AGAIN: LazyLock<Statements> = LazyLock::new(|| Statements::new(" ON CONFLICT DO NOTHING"));
 
 /// Whether the entries may be there already.
 #[derive(Clone, Copy)]
 pub(super) enum Attempt {
-    /// They cannot.
     First,
-    /// The commit of an earlier attempt may have gone through. To look for that made a row a third dearer for Postgres.
     Again,
 }
 
 impl Attempt {
-    fn audit(self) -> &'static str {
+    fn statements(self) -> &'static Statements {
         match self {
-            Self::First => audit!(""),
-            Self::Again => audit!(" ON CONFLICT DO NOTHING"),
+            Self::First => &FIRST,
+            Self::Again => &AGAIN,
         }
+    }
+}
+
+impl Statements {
+    fn new(conflict: &str) -> Self {
+        let one_tenant = Self::lookup(
+            "",
+            "FROM customers c WHERE c.tenant_id = $18 AND c.id = ANY($19)",
+            "asked NOT IN (SELECT id FROM found)",
+            conflict,
+        );
+        let pairs = Self::lookup(
+            ", tenant_id",
+            "FROM unnest($18::text[], $19::uuid[]) AS pair (tenant_id, id) JOIN customers c USING (tenant_id, id)",
+            "(tenant_id, asked) NOT IN (SELECT tenant_id, id FROM found)",
+            conflict,
+        );
+        Self { one_tenant, pairs, audit: Self::audit("", "", "", conflict) }
+    }
+
+    /// Customers and audit rows in one statement, which is a transaction of its own: nothing waits for an answer in between. So
+    /// the database itself finds out who is missing, and looks for them only where not all are found. The last row is no
+    /// customer, but the database's time as caches count it.
+    fn lookup(tenant: &str, customers: &str, is_missing: &str, conflict: &str) -> String {
+        let missing = format!(
+            " || CASE WHEN (SELECT count(*) FROM found) = cardinality($19) THEN '{{}}' \
+             ELSE ARRAY(SELECT asked FROM unnest(($15::uuid[])[first_asked:last_asked]) AS asked WHERE {is_missing}) END"
+        );
+        let audit = Self::audit(&missing, ", $16::int[], $17::int[]", ", first_asked, last_asked", conflict);
+        let no_tenant = if tenant.is_empty() { "" } else { ", NULL" };
+        format!(
+            "WITH found AS MATERIALIZED \
+             (SELECT c.id, c.version, c.name, c.status, c.updated_at, c.attributes::text{tenant} {customers}), logged AS ({audit}) \
+             SELECT * FROM found UNION ALL \
+             SELECT NULL, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, NULL, NULL, NULL, NULL{no_tenant}"
+        )
+    }
+
+    /// All rows at once. Arrays of different lengths make no array of arrays, so the ids of all rows come in one, and each row
+    /// cuts out its own.
+    fn audit(missing: &str, parameters: &str, columns: &str, conflict: &str) -> String {
+        format!(
+            "INSERT INTO audit_log (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, customer_ids, missing_ids) \
+             SELECT tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, \
+             ($9::uuid[])[first_id:last_id], ($12::uuid[])[first_missing:last_missing]{missing} \
+             FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
+             $10::int[], $11::int[], $13::int[], $14::int[]{parameters}) \
+             AS entry (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, \
+             first_id, last_id, first_missing, last_missing{columns}){conflict}"
+        )
     }
 }
 
@@ -81,35 +108,18 @@ pub(super) struct Wish {
     pub(super) missing: Vec<CustomerId>,
 }
 
-/// Reads for all of them, writes their audit rows, commits; each gets what it asked for.
+/// Reads for all of them and writes their audit rows: all of it or nothing. What is found is not looked at yet.
 ///
-/// The commit is sent only once the customers are read and understood, so that whatever fails before leaves no row: a
-/// connection that is given up in between rolls back. A failed insert makes Postgres turn the commit after it into a rollback.
-pub(super) async fn run(connection: &Lease, wishes: &[&Wish], attempt: Attempt, deadline: Instant) -> Result<Vec<Reading>, Failure> {
-    if wishes.iter().all(|wish| wish.asked.is_empty()) {
-        let audit = in_time(deadline, connection.prepare_cached(attempt.audit())).await.map_err(Failure::outside_transaction)?;
-        let missing: Vec<_> = wishes.iter().map(|wish| wish.missing.as_slice()).collect();
-        let rows = Rows::new(wishes, &missing);
-        // A transaction of its own.
-        in_time(deadline, connection.execute(&audit, &rows.parameters())).await.map_err(Failure::outside_transaction)?;
-        return Ok(wishes.iter().map(|_| Reading::default()).collect());
-    }
-    let mut readings = read(connection, wishes, deadline).await?;
-    let missing: Vec<_> = wishes.iter().zip(&mut readings).map(|(wish, reading)| missing(wish, reading)).collect();
-    let missing: Vec<_> = missing.iter().map(Vec::as_slice).collect();
-    let rows = Rows::new(wishes, &missing);
-    let parameters = rows.parameters();
-    let audit = in_time(deadline, connection.prepare_cached(attempt.audit())).await.map_err(Failure::inside)?;
-    // Both are sent at the first poll, one after the other.
-    let write = join(connection.execute(&audit, &parameters), connection.batch_execute("COMMIT"));
-    let (inserted, committed) = timeout_at(deadline.into(), write).await.map_err(|_| Failure::timeout())?;
-    inserted.map_err(|error| Failure::at(Rollback::Audit, &error))?;
-    committed.map_err(|error| Failure::at(Rollback::Commit, &error))?;
-    Ok(readings)
-}
-
-/// Begins, and reads each customer once, however many ask for it.
-async fn read(connection: &Lease, wishes: &[&Wish], deadline: Instant) -> Result<Vec<Reading>, Failure> {
+/// `rows_come`: called at the first row, where there are so many that they do not all come at the end. What is sent over this
+/// connection from then on is done after this, without a pause in between.
+pub(super) async fn run(
+    connection: &Lease,
+    wishes: &[&Wish],
+    attempt: Attempt,
+    deadline: Instant,
+    rows_come: impl FnOnce(),
+) -> Result<Found, Failure> {
+    // Each customer once, however many ask for it.
     let mut asked: Vec<_> = wishes.iter().flat_map(|wish| wish.asked.iter().map(|id| (wish.entry.tenant, *id))).collect();
     asked.sort_unstable();
     asked.dedup();
@@ -117,88 +127,103 @@ async fn read(connection: &Lease, wishes: &[&Wish], deadline: Instant) -> Result
     let tenants: Vec<_> = asked.iter().map(|(tenant, _)| tenant.as_str()).collect();
     // They are sorted.
     let one_tenant = asked.first().map(|(first, _)| *first).filter(|first| asked.last().is_some_and(|(last, _)| last == first));
-    let (sql, whose): (_, &(dyn ToSql + Sync)) = match &one_tenant {
-        Some(_) => (LOOKUP, &tenants[0]),
-        None => (LOOKUP_PAIRS, &tenants),
+    let entries = Entries::of(wishes);
+    let mut parameters = entries.parameters();
+    let statements = attempt.statements();
+    let statement = if asked.is_empty() {
+        &statements.audit
+    } else {
+        parameters.extend(entries.asked.parameters());
+        parameters.push(if one_tenant.is_some() { &tenants[0] } else { &tenants });
+        parameters.push(&ids);
+        if one_tenant.is_some() { &statements.one_tenant } else { &statements.pairs }
     };
-    let lookup = in_time(deadline, connection.prepare_cached(sql)).await.map_err(Failure::outside_transaction)?;
-    let lookup = found(connection, &lookup, [whose, &ids], one_tenant);
-    // Both are sent at the first poll, one after the other.
-    let flight = join(connection.batch_execute("BEGIN"), lookup);
-    let (began, found) = timeout_at(deadline.into(), flight).await.map_err(|_| Failure::timeout())?;
-    began.map_err(|error| Failure::outside_transaction(store_error(&error)))?;
-    let Found { customers, seen } = found?;
-    let reading = |wish: &&Wish| {
-        let found = wish.asked.iter().filter_map(|id| customers.get(&(wish.entry.tenant, *id)).cloned());
-        Reading { found: found.collect(), seen }
-    };
-    Ok(wishes.iter().map(reading).collect())
+    let statement = in_time(deadline, connection.prepare_cached(statement)).await.map_err(Failure::outside_transaction)?;
+    let rows = rows(connection, &statement, parameters, rows_come);
+    let rows = timeout_at(deadline.into(), rows).await.map_err(|_| Failure::timeout())??;
+    Ok(Found { rows, one_tenant })
 }
 
-/// What a group of wishes has found together.
-#[derive(Default)]
-struct Found {
-    customers: HashMap<(TenantId, CustomerId), CustomerDocument>,
-    seen: u64,
-}
-
-/// Takes the rows in as they come, so that the last are still read while the first are made into documents.
-async fn found(
+/// Runs a statement to its end.
+async fn rows(
     connection: &Lease,
-    lookup: &Statement,
-    parameters: [&(dyn ToSql + Sync); 2],
-    one_tenant: Option<TenantId>,
-) -> Result<Found, Failure> {
-    let failed = |error: tokio_postgres::Error| Failure::at(Rollback::Lookup, &error);
-    let rows = connection.query_raw(lookup, parameters).await.map_err(failed)?;
-    tokio::pin!(rows);
-    let mut found = Found::default();
-    while let Some(row) = rows.try_next().await.map_err(failed)? {
-        let refused = |error| Failure { error: StoreError::Refused(error), rolled_back: Some(Rollback::Lookup) };
-        found.take(&row, one_tenant).map_err(refused)?;
+    statement: &Statement,
+    parameters: Vec<Parameter<'_>>,
+    rows_come: impl FnOnce(),
+) -> Result<Vec<Row>, Failure> {
+    let stream = connection.query_raw(statement, parameters).await.map_err(|error| Failure::of_statement(&error))?;
+    tokio::pin!(stream);
+    let (mut rows, mut rows_come) = (Vec::new(), Some(rows_come));
+    loop {
+        match stream.try_next().await {
+            Ok(Some(row)) => rows.push(row),
+            Ok(None) => return Ok(rows),
+            // Postgres says how many rows there are before it commits.
+            Err(error) if stream.rows_affected().is_some() => return Err(Failure::at(Rollback::Commit, &error)),
+            Err(error) => return Err(Failure::of_statement(&error)),
+        }
+        if let Some(rows_come) = rows_come.take() {
+            rows_come();
+        }
     }
-    Ok(found)
+}
+
+/// None: it is the last row, with the database's time.
+fn id_of(row: &Row) -> Result<Option<Uuid>, tokio_postgres::Error> {
+    row.try_get(0)
+}
+
+/// What a group of wishes has found together: rows as they came, and whose they are, if they are all one tenant's.
+pub(super) struct Found {
+    rows: Vec<Row>,
+    one_tenant: Option<TenantId>,
 }
 
 impl Found {
-    fn take(&mut self, row: &Row, one_tenant: Option<TenantId>) -> anyhow::Result<()> {
-        let number = u64::try_from(row.try_get::<_, i64>(1)?)?;
-        let Some(id) = row.try_get(0)? else {
-            self.seen = number;
-            return Ok(());
+    /// To each what it asked for.
+    pub(super) fn readings(&self, wishes: &[&Wish]) -> anyhow::Result<Vec<Reading>> {
+        let (mut customers, mut seen) = (HashMap::with_capacity(self.rows.len()), 0);
+        for row in &self.rows {
+            match self.customer(row)? {
+                (Some((tenant, document)), _) => drop(customers.insert((tenant, document.id), document)),
+                (None, time) => seen = time,
+            }
+        }
+        let reading = |wish: &&Wish| {
+            let found = wish.asked.iter().filter_map(|id| customers.get(&(wish.entry.tenant, *id)).cloned());
+            Reading { found: found.collect(), seen }
         };
-        let id = CustomerId::from_uuid(id).ok_or_else(|| anyhow::anyhow!("a customer has the nil id"))?;
-        let tenant = match one_tenant {
+        Ok(wishes.iter().map(reading).collect())
+    }
+
+    /// A customer and its version; or nobody and the database's time.
+    fn customer(&self, row: &Row) -> anyhow::Result<(Option<(TenantId, CustomerDocument)>, u64)> {
+        let number = u64::try_from(row.try_get::<_, i64>(1)?)?;
+        let Some(id) = id_of(row)? else { return Ok((None, number)) };
+        let tenant = match self.one_tenant {
             Some(tenant) => tenant,
             None => row.try_get::<_, &str>(6)?.parse()?,
         };
         let record = CustomerRecord {
-            id,
+            id: CustomerId::from_uuid(id).ok_or_else(|| anyhow::anyhow!("a customer has the nil id"))?,
             version: number,
             name: row.try_get(2)?,
             status: row.try_get(3)?,
             updated_at: row.try_get(4)?,
             attributes: row.try_get(5)?,
         };
-        self.customers.insert((tenant, id), record.document()?);
-        Ok(())
+        Ok((Some((tenant, record.document()?)), number))
     }
-}
-
-/// The asked ids that were not found, with those known before.
-fn missing(wish: &Wish, reading: &mut Reading) -> Vec<CustomerId> {
-    // Those found are in the order asked.
-    let mut found = reading.found.iter().map(|document| document.id).peekable();
-    let not_found = wish.asked.iter().copied().filter(|id| found.next_if_eq(id).is_none());
-    wish.missing.iter().copied().chain(not_found).collect()
 }
 
 pub(super) async fn in_time<T>(deadline: Instant, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
     timeout_at(deadline.into(), work).await.map_err(|_| StoreError::Timeout)?.map_err(|error| store_error(&error))
 }
 
-/// The parameters of the audit statement: a column each.
-struct Rows<'a> {
+type Parameter<'a> = &'a (dyn ToSql + Sync);
+
+/// The audit rows: a column each.
+struct Entries<'a> {
     tenants: Vec<&'a str>,
     times: Vec<chrono::DateTime<chrono::Utc>>,
     ids: Vec<Uuid>,
@@ -209,10 +234,11 @@ struct Rows<'a> {
     contacts: Vec<Option<&'a str>>,
     customers: Slices,
     missing: Slices,
+    asked: Slices,
 }
 
-impl<'a> Rows<'a> {
-    fn new(wishes: &[&'a Wish], missing: &[&[CustomerId]]) -> Self {
+impl<'a> Entries<'a> {
+    fn of(wishes: &[&'a Wish]) -> Self {
         fn column<'a, T>(wishes: &[&'a Wish], value: impl Fn(&'a AuditEntry) -> T) -> Vec<T> {
             wishes.iter().map(|wish| value(&wish.entry)).collect()
         }
@@ -226,28 +252,18 @@ impl<'a> Rows<'a> {
             requests: column(wishes, |entry| entry.request_id.as_str()),
             contacts: column(wishes, |entry| entry.contact_id.as_deref()),
             customers: Slices::of(wishes.iter().map(|wish| wish.entry.customer_ids.as_slice())),
-            missing: Slices::of(missing.iter().copied()),
+            missing: Slices::of(wishes.iter().map(|wish| wish.missing.as_slice())),
+            asked: Slices::of(wishes.iter().map(|wish| wish.asked.as_slice())),
         }
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 14] {
-        let Self { tenants, times, ids, actions, sources, keys, requests, contacts, customers, missing } = self;
-        [
-            tenants,
-            times,
-            ids,
-            actions,
-            sources,
-            keys,
-            requests,
-            contacts,
-            &customers.all,
-            &customers.first,
-            &customers.last,
-            &missing.all,
-            &missing.first,
-            &missing.last,
-        ]
+    /// Without who was asked for.
+    fn parameters(&self) -> Vec<Parameter<'_>> {
+        let Self { tenants, times, ids, actions, sources, keys, requests, contacts, customers, missing, asked: _ } = self;
+        let mut all: Vec<Parameter<'_>> = vec![tenants, times, ids, actions, sources, keys, requests, contacts];
+        all.extend(customers.parameters());
+        all.extend(missing.parameters());
+        all
     }
 }
 
@@ -269,5 +285,9 @@ impl Slices {
             slices.last.push(count(&slices.all));
         }
         slices
+    }
+
+    fn parameters(&self) -> [Parameter<'_>; 3] {
+        [&self.all, &self.first, &self.last]
     }
 }

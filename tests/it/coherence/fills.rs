@@ -50,8 +50,7 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
     let service = setup(&database).redis(&redis).patient().set("CXDA_DATABASE__STATEMENT_TIMEOUT", "30s").start().await;
     let id = database.customer("acme42", "Ann").await;
     has_heard(&service, 1).await;
-    // Between its read and its audit row, the lookup is held up.
-    let lock = database.lock("audit_log").await;
+    let lock = database.hold_audit_rows().await;
     let late = async {
         assert_eq!(name(&service, "acme42", id).await.as_deref(), Some("Ann"), "as it was when it was asked for");
     };
@@ -73,7 +72,7 @@ async fn an_absence_that_was_read_before_an_insert_is_not_kept_after_it() {
     let other = setup(&database).redis(&redis).start().await;
     let service = setup(&database).redis(&redis).patient().set("CXDA_DATABASE__STATEMENT_TIMEOUT", "30s").start().await;
     let id = Uuid::new_v4();
-    let lock = database.lock("audit_log").await;
+    let lock = database.hold_audit_rows().await;
     let late = async {
         assert_eq!(name(&service, "acme42", id).await, None, "as it was when it was asked for");
     };
@@ -94,7 +93,7 @@ async fn what_was_read_before_a_change_of_very_many_is_not_believed_after_it() {
     let service = setup(&database).redis(&redis).patient().set("CXDA_DATABASE__STATEMENT_TIMEOUT", "30s").start().await;
     let ids = database.customers("acme42", 101).await;
     has_heard(&service, 1).await;
-    let lock = database.lock("audit_log").await;
+    let lock = database.hold_audit_rows().await;
     let late = service.lookup("acme42", &ids[..1]);
     let change = async {
         database.waiting_sessions(1).await;

@@ -314,6 +314,16 @@ impl Database {
         client
     }
 
+    /// Holds up whoever writes audit rows, when all is read and nothing is written yet; until the end of this transaction.
+    pub(crate) async fn hold_audit_rows(&self) -> Client {
+        let client = connect(&self.owner_url).await.expect("the superuser gets in");
+        let trigger = "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$; \
+            CREATE TRIGGER hold BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION hold()";
+        client.batch_execute(trigger).await.expect("a trigger");
+        client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(1)").await.expect("a lock");
+        client
+    }
+
     /// Waits until so many sessions wait for a lock; those do not count that see to the audit log's partitions when a service starts.
     pub(crate) async fn waiting_sessions(&self, n: i64) {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
