@@ -138,7 +138,13 @@ pub(super) async fn run(
         parameters.push(&ids);
         if one_tenant.is_some() { &statements.one_tenant } else { &statements.pairs }
     };
-    let statement = in_time(deadline, connection.prepare_cached(statement)).await.map_err(Failure::outside_transaction)?;
+    let prepared = timeout_at(deadline.into(), connection.prepare_cached(statement)).await;
+    let prepared = prepared.map_err(|_| Failure::outside_transaction(StoreError::Timeout))?;
+    let statement = prepared.map_err(|error| match error.as_db_error() {
+        // Postgres understands a statement in a transaction, too.
+        Some(_) => Failure::of_statement(&error),
+        None => Failure::outside_transaction(store_error(&error)),
+    })?;
     let rows = rows(connection, &statement, parameters, rows_come);
     let rows = timeout_at(deadline.into(), rows).await.map_err(|_| Failure::timeout())??;
     Ok(Found { rows, one_tenant })
