@@ -1,6 +1,7 @@
 //! The audit log written out, and shortened.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 
 use uuid::Uuid;
 
@@ -70,11 +71,13 @@ async fn a_file_has_its_name_only_when_it_is_whole() {
     let path = scratch_dir().join("audit.csv");
     let outcome = export(&database, &["--output", path.to_str().unwrap()]).await;
     assert_eq!((outcome.code, outcome.printed().as_str()), (Some(0), ""));
-    assert!(std::fs::read_to_string(&path).unwrap().starts_with("occurred_at,"));
-    std::fs::remove_file(&path).unwrap();
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(written.starts_with("occurred_at,"));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "it is nobody else's business");
     database.run("REVOKE SELECT ON audit_log FROM cxda_runtime").await;
     assert_eq!(export(&database, &["--output", path.to_str().unwrap()]).await.code, Some(1));
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), written, "as it was");
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "and nothing beside it");
 }
 
 #[tokio::test]
