@@ -136,7 +136,7 @@ pub struct Database {
     pub max_connections: usize,
     /// Which lookups may go together in one transaction.
     pub share_transactions: Sharing,
-    /// Shared transactions under way at a time.
+    /// Connections at a time that do shared transactions.
     pub shared_in_flight: usize,
     /// How long a new connection may take.
     pub connect_timeout: Duration,

@@ -143,6 +143,9 @@ impl Transactions {
 
     /// Sends the next transaction behind one whose rows begin to come.
     fn follow(&self, line: &Arc<Line>) {
+        if line.is_spoiled() {
+            return;
+        }
         let group = self.lock().follow(&self.bounds);
         if !group.is_empty() {
             self.runtime.spawn(self.clone().serve(group, Arc::clone(line)));
@@ -280,6 +283,11 @@ struct Line {
 }
 
 impl Line {
+    /// One of its transactions has failed: nobody else gets that connection.
+    fn is_spoiled(&self) -> bool {
+        self.is_spoiled.load(Ordering::Relaxed)
+    }
+
     /// One of its transactions has ended.
     fn end(&self, failure: Option<&Failure>) {
         if let Some(failure) = failure {
@@ -293,7 +301,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if !self.is_spoiled.load(Ordering::Relaxed) {
+        if !self.is_spoiled() {
             self.connection.give_back();
         }
     }
