@@ -98,7 +98,9 @@ async fn a_database_that_does_not_answer_leaves_the_rest_of_the_numbers() {
     drop(lock);
     state(&service, "the row is there again", |state| state["audit"][0]["tenant"] == "acme42").await;
     database.configure("ALLOW_CONNECTIONS false").await;
-    database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'cxda_service'").await;
+    database
+        .run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'cxda_service'")
+        .await;
     state(&service, "the database is said to be away", |state| state["readiness"]["status"] == "database_unavailable").await;
 }
 
