@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -292,16 +293,15 @@ impl Line {
     fn end(&self, failure: Option<&Failure>) {
         if let Some(failure) = failure {
             self.is_spoiled.store(true, Ordering::Relaxed);
-            if matches!(failure.error, StoreError::Timeout) {
-                self.connection.cancel();
-            }
+            self.connection.stop(&failure.error);
         }
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if !self.is_spoiled() {
+        // A panic may have left the last one at work.
+        if !self.is_spoiled() && !thread::panicking() {
             self.connection.give_back();
         }
     }
