@@ -65,7 +65,8 @@ impl Caching {
 fn shared(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn Cache>>> {
     let (settings, redis) = (&config.cache, &config.redis);
     let guard = GuardSettings {
-        deadline: settings.timeout,
+        // A tier that hangs leaves time to ask Postgres.
+        deadline: settings.timeout.min(config.lookup.deadline / 2),
         failures: settings.breaker_failures,
         open: settings.breaker_open,
         probes: settings.breaker_probes,

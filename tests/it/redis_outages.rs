@@ -89,6 +89,19 @@ async fn a_hung_redis_delays_only_the_first_few() {
 }
 
 #[tokio::test]
+async fn however_patient_with_redis_a_lookup_has_time_for_postgres() {
+    let database = Database::new().await;
+    let redis = Redis::start().await;
+    let setup = setup(&database, &redis).set("CXDA_LOOKUP__DEADLINE", "2s");
+    let service = setup.set("CXDA_CACHE__TIMEOUT", "9s").set("CXDA_CACHE__BREAKER_OPEN", "9s").start().await;
+    let ids = database.customers("acme42", 3).await;
+    lookups(&service, &ids, 5).await;
+    redis.freeze();
+    lookups(&service, &ids, 1).await;
+    redis.thaw();
+}
+
+#[tokio::test]
 async fn a_thawed_redis_is_used_again() {
     let database = Database::new().await;
     let redis = Redis::start().await;
