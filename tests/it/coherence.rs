@@ -1,7 +1,6 @@
 //! A cached customer is never answered as it was for longer than a notification takes.
 
 mod fills;
-mod gate;
 mod notifications;
 mod outages;
 mod restarts;

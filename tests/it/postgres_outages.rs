@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use uuid::Uuid;
 
-use crate::support::{Cluster, Database, PATIENCE, Redis, Service, Setup, wait_until};
+use crate::support::{Cluster, Database, Gate, Kept, PATIENCE, Redis, Service, Setup, ids_of, wait_until};
 
 /// Room for a slow machine beside a promised time.
 const SLACK: Duration = Duration::from_millis(1500);
@@ -134,6 +134,34 @@ async fn a_lookup_that_waits_for_a_lock_is_given_up_in_time() {
     lock.batch_execute("ROLLBACK").await.unwrap();
     database.no_open_transaction().await;
     assert_eq!(service.lookup("acme42", &ids).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_stopped_in_postgres_long_before_its_own_bound() {
+    let database = Database::new().await;
+    let service = setup(&database).set("CXDA_LOOKUP__DEADLINE", "1s").set("CXDA_DATABASE__STATEMENT_TIMEOUT", "1h").start().await;
+    let ids = database.customers("acme42", 3).await;
+    let _lock = database.lock_customers().await;
+    service.lookup("acme42", &ids).await.problem(503, "database_unavailable");
+    // While the lock is held still.
+    database.no_open_transaction().await;
+}
+
+#[tokio::test]
+async fn a_lookup_whose_commit_is_not_heard_of_is_answered_and_has_one_row() {
+    let database = Database::new().await;
+    let gate = Gate::before_postgres(&database).await;
+    let service = setup(&database).patient().set("DATABASE_URL", &gate.url).start().await;
+    let ids = database.customers("acme42", 3).await;
+    assert_eq!(service.lookup("acme42", &ids).await.status, 200);
+    gate.keep(Kept::Answers);
+    let (reply, ()) = tokio::join!(service.lookup("acme42", &ids), async {
+        wait_until("it is committed", async || (database.audit_count().await == 2).then_some(())).await;
+        gate.waited_at().await;
+        gate.cut();
+    });
+    assert_eq!(ids_of(&reply.output()["customers"]), ids);
+    assert_eq!(database.audit_count().await, 2);
 }
 
 #[tokio::test]

@@ -6,9 +6,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::gate::{Gate, Kept};
 use super::{all_keep, all_see, cached, has_heard, instances, name, rename, setup};
-use crate::support::{Database, Redis, Service, Setup, wait_until};
+use crate::support::{Database, Gate, Kept, Redis, Service, Setup, wait_until};
 
 /// How long the mark of a change stays, in milliseconds.
 const MARK_FOR: i64 = 15_000;

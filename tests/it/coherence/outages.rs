@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::gate::{Gate, Kept};
 use super::{LISTENER, all_keep, cached, has_heard, instances, listens, name, rename, setup};
-use crate::support::{Database, Proxy, Redis, free_port, wait_until};
+use crate::support::{Database, Gate, Kept, Proxy, Redis, free_port, wait_until};
 
 /// Room for a slow machine beside the second that is promised.
 const SLACK: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
 //! A gate between the service and Redis or Postgres. While it is shut, what is to be kept waits at it in the order it came, and
-//! goes on once it opens: late, and even where whoever sent it has gone.
+//! goes on once it opens: late, and even where whoever sent it has gone. Or it is lost there.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,11 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio_postgres::config::{Config, Host};
 
-use crate::support::{Database, Redis, wait_until};
+use super::{Database, Redis, wait_until};
 
 /// What waits at the gate.
 #[derive(Clone, Debug)]
-pub(super) enum Kept {
+pub(crate) enum Kept {
     Nothing,
     /// Whatever the service sends that holds this, and what it sends behind it on the same connection.
     Sent(String),
@@ -20,11 +20,19 @@ pub(super) enum Kept {
     Answers,
 }
 
+/// What holds for all connections.
+#[derive(Clone, Debug)]
+struct Orders {
+    kept: Kept,
+    /// How often connections were cut at which something waited.
+    cuts: usize,
+}
+
 /// Listens on a port of its own until its runtime ends.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// The server, as the service is to call it.
-    pub(super) url: String,
-    kept: watch::Sender<Kept>,
+    pub(crate) url: String,
+    orders: watch::Sender<Orders>,
     waiting: watch::Sender<usize>,
 }
 
@@ -35,12 +43,12 @@ enum Server {
 }
 
 impl Gate {
-    pub(super) async fn before_redis(redis: &Redis) -> Self {
+    pub(crate) async fn before_redis(redis: &Redis) -> Self {
         Self::before(Server::Redis(redis.port), |port| format!("redis://127.0.0.1:{port}")).await
     }
 
     /// Before a database, wherever its server's socket is.
-    pub(super) async fn before_postgres(database: &Database) -> Self {
+    pub(crate) async fn before_postgres(database: &Database) -> Self {
         let config: Config = database.url.parse().expect("a URL");
         let [Host::Unix(dir)] = config.get_hosts() else { panic!("not by a unix socket: {}", database.url) };
         let socket = dir.join(format!(".s.PGSQL.{}", config.get_ports().first().copied().unwrap_or(5432)));
@@ -51,14 +59,15 @@ impl Gate {
     async fn before(server: Server, url: impl FnOnce(u16) -> String) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let gate = Self { url: url(port), kept: watch::Sender::new(Kept::Nothing), waiting: watch::Sender::new(0) };
-        let (kept, waiting) = (gate.kept.clone(), gate.waiting.clone());
+        let orders = Orders { kept: Kept::Nothing, cuts: 0 };
+        let gate = Self { url: url(port), orders: watch::Sender::new(orders), waiting: watch::Sender::new(0) };
+        let (orders, waiting) = (gate.orders.clone(), gate.waiting.clone());
         tokio::spawn(async move {
             while let Ok((service, _)) = listener.accept().await {
                 // Commands of a few bytes must not wait for one another.
                 let _ = service.set_nodelay(true);
                 let (from_service, to_service) = service.into_split();
-                let line = Line { kept: kept.clone(), waiting: waiting.clone() };
+                let line = Line { orders: orders.clone(), waiting: waiting.clone() };
                 match &server {
                     Server::Redis(port) => {
                         let Ok(server) = TcpStream::connect(("127.0.0.1", *port)).await else { continue };
@@ -80,24 +89,29 @@ impl Gate {
     }
 
     /// From now on, on all connections.
-    pub(super) fn keep(&self, kept: Kept) {
-        self.kept.send_replace(kept);
+    pub(crate) fn keep(&self, kept: Kept) {
+        self.orders.send_modify(|orders| orders.kept = kept);
     }
 
     /// Waits until something waits at the gate.
-    pub(super) async fn waited_at(&self) {
+    pub(crate) async fn waited_at(&self) {
         wait_until("something waits at the gate", async || (*self.waiting.borrow() > 0).then_some(())).await;
     }
 
     /// Lets go on what waits.
-    pub(super) fn open(&self) {
-        self.kept.send_replace(Kept::Nothing);
+    pub(crate) fn open(&self) {
+        self.keep(Kept::Nothing);
+    }
+
+    /// Opens, but what waits is lost, and its connections end.
+    pub(crate) fn cut(&self) {
+        self.orders.send_modify(|orders| *orders = Orders { kept: Kept::Nothing, cuts: orders.cuts + 1 });
     }
 }
 
 #[derive(Clone)]
 struct Line {
-    kept: watch::Sender<Kept>,
+    orders: watch::Sender<Orders>,
     waiting: watch::Sender<usize>,
 }
 
@@ -105,17 +119,21 @@ impl Line {
     async fn pass(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, is_sent: bool) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(len @ 1..) = from.read(&mut buffer).await {
-            let is_kept = |kept: &Kept| match kept {
+            let is_kept = |orders: &Orders| match &orders.kept {
                 Kept::Nothing => false,
                 Kept::Sent(what) => is_sent && buffer[..len].windows(what.len()).any(|word| word == what.as_bytes()),
                 Kept::Answers => !is_sent,
             };
-            let mut kept = self.kept.subscribe();
-            if is_kept(&kept.borrow_and_update()) {
+            let mut orders = self.orders.subscribe();
+            let cuts = orders.borrow().cuts;
+            if is_kept(&orders.borrow_and_update()) {
                 self.waiting.send_modify(|waiting| *waiting += 1);
                 // The sender is part of `self`, so it cannot be gone.
-                let _ = kept.wait_for(|kept| !is_kept(kept)).await;
+                let _ = orders.wait_for(|orders| !is_kept(orders) || orders.cuts > cuts).await;
                 self.waiting.send_modify(|waiting| *waiting -= 1);
+                if orders.borrow().cuts > cuts {
+                    break;
+                }
             }
             if to.write_all(&buffer[..len]).await.is_err() {
                 break;
