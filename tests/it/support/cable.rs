@@ -5,15 +5,14 @@
 //! statement on `idempotency`. The first step of a key claims it, the second, where no renewal comes between, completes it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_postgres::config::{Config, Host};
 
+use super::store::Store;
 use super::{Database, Redis, wait_until};
 
 /// Listens on a port of its own until its runtime ends.
@@ -48,31 +47,19 @@ struct State {
     reached: usize,
 }
 
-#[derive(Debug, Clone)]
-enum Store {
-    Redis(u16),
-    Postgres(PathBuf),
-}
-
 impl Cable {
     pub(crate) async fn to_redis(redis: &Redis) -> Self {
-        let (listener, port) = listener().await;
-        Self::before(listener, Store::Redis(redis.port), format!("redis://127.0.0.1:{port}"))
+        Self::to(Store::redis(redis)).await
     }
 
-    /// To a database's server, wherever its socket is.
     pub(crate) async fn to_postgres(database: &Database) -> Self {
-        let config: Config = database.url.parse().expect("a URL");
-        let [Host::Unix(dir)] = config.get_hosts() else { panic!("not by a unix socket: {}", database.url) };
-        let socket = dir.join(format!(".s.PGSQL.{}", config.get_ports().first().copied().unwrap_or(5432)));
-        let (listener, port) = listener().await;
-        let (user, name) = (config.get_user().expect("a user"), config.get_dbname().expect("a name"));
-        Self::before(listener, Store::Postgres(socket), format!("postgresql://{user}@127.0.0.1:{port}/{name}"))
+        Self::to(Store::postgres(database)).await
     }
 
-    fn before(listener: TcpListener, store: Store, url: String) -> Self {
+    async fn to(store: Store) -> Self {
+        let (listener, url) = store.listener().await;
         let line = Arc::new(Line { state: Mutex::default(), cuts: watch::Sender::new(0) });
-        tokio::spawn(accept(listener, store, Arc::clone(&line)));
+        tokio::spawn(accept(listener, Arc::new(store), Arc::clone(&line)));
         Self { url, line }
     }
 
@@ -112,28 +99,16 @@ impl Line {
     }
 }
 
-async fn listener() -> (TcpListener, u16) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    (listener, port)
-}
-
-async fn accept(listener: TcpListener, store: Store, line: Arc<Line>) {
+async fn accept(listener: TcpListener, store: Arc<Store>, line: Arc<Line>) {
     while let Ok((service, _)) = listener.accept().await {
-        let (store, line) = (store.clone(), Arc::clone(&line));
+        let (store, line) = (Arc::clone(&store), Arc::clone(&line));
         tokio::spawn(async move {
             // Commands of a few bytes must not wait for one another.
             let _ = service.set_nodelay(true);
-            match store {
-                Store::Redis(port) => {
-                    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-                    let _ = server.set_nodelay(true);
-                    connect(service, server, &line, redis_message()).await;
-                }
-                Store::Postgres(socket) => {
-                    let Ok(server) = UnixStream::connect(socket).await else { return };
-                    connect(service, server, &line, postgres_message()).await;
-                }
+            let Ok(server) = store.connect().await else { return };
+            match *store {
+                Store::Redis { .. } => connect(service, server, &line, redis_message()).await,
+                Store::Postgres { .. } => connect(service, server, &line, postgres_message()).await,
             }
         });
     }

@@ -1,13 +1,10 @@
 //! A gate between the service and Redis or Postgres. While it is shut, what is to be kept waits at it in the order it came, and
 //! goes on once it opens: late, and even where whoever sent it has gone. Or it is lost there.
 
-use std::path::PathBuf;
-
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::watch;
-use tokio_postgres::config::{Config, Host};
 
+use super::store::Store;
 use super::{Database, Redis, wait_until};
 
 /// What waits at the gate.
@@ -32,57 +29,30 @@ struct Orders {
 pub(crate) struct Gate {
     /// The server, as the service is to call it.
     pub(crate) url: String,
-    orders: watch::Sender<Orders>,
-    waiting: watch::Sender<usize>,
-}
-
-#[derive(Clone, Debug)]
-enum Server {
-    Redis(u16),
-    Postgres(PathBuf),
+    line: Line,
 }
 
 impl Gate {
     pub(crate) async fn before_redis(redis: &Redis) -> Self {
-        Self::before(Server::Redis(redis.port), |port| format!("redis://127.0.0.1:{port}")).await
+        Self::before(Store::redis(redis)).await
     }
 
-    /// Before a database, wherever its server's socket is.
     pub(crate) async fn before_postgres(database: &Database) -> Self {
-        let config: Config = database.url.parse().expect("a URL");
-        let [Host::Unix(dir)] = config.get_hosts() else { panic!("not by a unix socket: {}", database.url) };
-        let socket = dir.join(format!(".s.PGSQL.{}", config.get_ports().first().copied().unwrap_or(5432)));
-        let (user, name) = (config.get_user().expect("a user"), config.get_dbname().expect("a name"));
-        Self::before(Server::Postgres(socket), |port| format!("postgresql://{user}@127.0.0.1:{port}/{name}")).await
+        Self::before(Store::postgres(database)).await
     }
 
-    async fn before(server: Server, url: impl FnOnce(u16) -> String) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        let orders = Orders { kept: Kept::Nothing, cuts: 0 };
-        let gate = Self { url: url(port), orders: watch::Sender::new(orders), waiting: watch::Sender::new(0) };
-        let (orders, waiting) = (gate.orders.clone(), gate.waiting.clone());
+    async fn before(store: Store) -> Self {
+        let (listener, url) = store.listener().await;
+        let line = Line { orders: watch::Sender::new(Orders { kept: Kept::Nothing, cuts: 0 }), waiting: watch::Sender::new(0) };
+        let gate = Self { url, line: line.clone() };
         tokio::spawn(async move {
             while let Ok((service, _)) = listener.accept().await {
                 // Commands of a few bytes must not wait for one another.
                 let _ = service.set_nodelay(true);
-                let (from_service, to_service) = service.into_split();
-                let line = Line { orders: orders.clone(), waiting: waiting.clone() };
-                match &server {
-                    Server::Redis(port) => {
-                        let Ok(server) = TcpStream::connect(("127.0.0.1", *port)).await else { continue };
-                        let _ = server.set_nodelay(true);
-                        let (from_server, to_server) = server.into_split();
-                        tokio::spawn(line.clone().pass(from_service, to_server, true));
-                        tokio::spawn(line.pass(from_server, to_service, false));
-                    }
-                    Server::Postgres(socket) => {
-                        let Ok(server) = UnixStream::connect(socket).await else { continue };
-                        let (from_server, to_server) = server.into_split();
-                        tokio::spawn(line.clone().pass(from_service, to_server, true));
-                        tokio::spawn(line.pass(from_server, to_service, false));
-                    }
-                }
+                let Ok(server) = store.connect().await else { continue };
+                let ((from_service, to_service), (from_server, to_server)) = (service.into_split(), split(server));
+                tokio::spawn(line.clone().pass(from_service, to_server, true));
+                tokio::spawn(line.clone().pass(from_server, to_service, false));
             }
         });
         gate
@@ -90,12 +60,12 @@ impl Gate {
 
     /// From now on, on all connections.
     pub(crate) fn keep(&self, kept: Kept) {
-        self.orders.send_modify(|orders| orders.kept = kept);
+        self.line.orders.send_modify(|orders| orders.kept = kept);
     }
 
     /// Waits until something waits at the gate.
     pub(crate) async fn waited_at(&self) {
-        wait_until("something waits at the gate", async || (*self.waiting.borrow() > 0).then_some(())).await;
+        wait_until("something waits at the gate", async || (*self.line.waiting.borrow() > 0).then_some(())).await;
     }
 
     /// Lets go on what waits.
@@ -105,7 +75,7 @@ impl Gate {
 
     /// Opens, but what waits is lost, and its connections end.
     pub(crate) fn cut(&self) {
-        self.orders.send_modify(|orders| *orders = Orders { kept: Kept::Nothing, cuts: orders.cuts + 1 });
+        self.line.orders.send_modify(|orders| *orders = Orders { kept: Kept::Nothing, cuts: orders.cuts + 1 });
     }
 }
 
@@ -139,5 +109,7 @@ impl Line {
                 break;
             }
         }
+        // The other side may have gone already.
+        let _ = to.shutdown().await;
     }
 }

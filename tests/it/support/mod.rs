@@ -16,6 +16,7 @@ mod redis;
 mod reply;
 mod service;
 mod signature;
+mod store;
 mod upstream;
 mod wait;
 mod watchdog;
