@@ -6,6 +6,7 @@
 //! - What may have changed unheard is not believed any more; see [`trust`].
 //! - The time to live is the backstop.
 
+mod fills;
 mod local;
 mod trust;
 
@@ -19,16 +20,15 @@ use super::ports::{Cache, CacheError, Cached, Change, Watch};
 use super::reach::Reach;
 use crate::domain::{CustomerId, Known, TenantId};
 use crate::metrics::Metrics;
+use fills::Fills;
 use local::Local;
 use trust::{Horizons, Trust};
-
-/// A fill of the shared tier that comes later than this after its reading began is not made: marks of changes end, too.
-const FILL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Both tiers.
 pub struct CustomerCache {
     local: Local,
     shared: Option<Arc<dyn Cache>>,
+    fills: Fills,
     trust: Trust,
     heard: Notify,
     metrics: Arc<Metrics>,
@@ -46,7 +46,7 @@ impl CustomerCache {
     /// Of `capacity` customers in this process. `changes`: whether the store may change behind our back, so that nothing is
     /// cached until a beat was heard.
     pub fn new(capacity: usize, shared: Option<Arc<dyn Cache>>, changes: bool, metrics: Arc<Metrics>) -> Self {
-        Self { local: Local::new(capacity), shared, trust: Trust::new(changes), heard: Notify::new(), metrics }
+        Self { local: Local::new(capacity), shared, fills: Fills::new(), trust: Trust::new(changes), heard: Notify::new(), metrics }
     }
 
     /// Waits for the first beat.
@@ -99,21 +99,22 @@ impl CustomerCache {
         Ok(found)
     }
 
-    /// Keeps what was read from the store: in this process at once, so that the very next call finds it. What is to be kept in
-    /// the shared tier as well is given back, for [`Self::share`].
-    pub fn keep(&self, tenant: &TenantId, mut entries: Vec<(CustomerId, Cached)>, vantage: &Vantage) -> Vec<(CustomerId, Cached)> {
+    /// Keeps what was read from the store: in this process at once, so that the very next call finds it. True: somebody has to
+    /// [`Self::share`] what waits for the shared tier.
+    #[must_use]
+    pub fn keep(&self, tenant: &TenantId, mut entries: Vec<(CustomerId, Cached)>, vantage: &Vantage) -> bool {
         entries.retain(|(_, cached)| !cached.keep.is_zero());
         let fresh = self.local.put(tenant, entries, vantage.ticket);
-        if self.shared.is_some() { fresh } else { Vec::new() }
+        self.shared.is_some() && self.fills.add(vantage.at, fresh.into_iter().map(|(id, cached)| (*tenant, id, cached)))
     }
 
-    /// Fills the shared tier.
-    pub async fn share(&self, tenant: TenantId, entries: Vec<(CustomerId, Cached)>, vantage: Vantage) {
+    /// Fills the shared tier with all that waits, and with what comes meanwhile.
+    pub async fn share(&self) {
         let Some(shared) = &self.shared else { return };
-        if vantage.at.elapsed() < FILL_WITHIN
-            && let Err(error) = shared.put(&tenant, &entries).await
-        {
-            tracing::debug!(tier = shared.tier(), error = format!("{:#}", anyhow::Error::new(error)), "cache not filled");
+        while let Some((_turn, entries)) = self.fills.next() {
+            if let Err(error) = shared.put(&entries).await {
+                tracing::debug!(tier = shared.tier(), error = format!("{:#}", anyhow::Error::new(error)), "cache not filled");
+            }
         }
     }
 }

@@ -227,13 +227,10 @@ impl Shared {
         let tenant = request.tenant;
         let read = self.ask_store(entry(request, source), asked, deadline).await.map_err(LookupError::Store)?;
         findings.learn(&read);
-        if let Some(vantage) = vantage {
-            let entries = self.cache.keep(&tenant, read, &vantage);
-            if !entries.is_empty() {
-                // In the background, so that nobody waits for it.
-                let this = Arc::clone(&self);
-                self.tasks.spawn(async move { this.cache.share(tenant, entries, vantage).await });
-            }
+        if vantage.is_some_and(|vantage| self.cache.keep(&tenant, read, &vantage)) {
+            // In the background, so that nobody waits for it.
+            let this = Arc::clone(&self);
+            self.tasks.spawn(async move { this.cache.share().await });
         }
         Ok(findings.into_answer(cache))
     }

@@ -132,7 +132,7 @@ pub trait Cache: Send + Sync {
     async fn get(&self, tenant: &TenantId, ids: &[CustomerId]) -> Result<Vec<Option<Cached>>, CacheError>;
 
     /// Keeps what is now known, each entry for as long as it says; but nothing where a newer version is known already.
-    async fn put(&self, tenant: &TenantId, entries: &[(CustomerId, Cached)]) -> Result<(), CacheError>;
+    async fn put(&self, entries: &[(TenantId, CustomerId, Cached)]) -> Result<(), CacheError>;
 
     /// Forgets whatever is older than these versions, and for a while takes nothing that is.
     async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError>;

@@ -121,7 +121,7 @@ async fn the_redis_tier_keeps_the_contract_of_a_cache() {
     cache.ready().await.expect("ready");
 
     let brief = Cached { keep: Duration::from_millis(30), ..of(&present, 1) };
-    cache.put(&a, &[(there, of(&present, 5)), (absent, of(&Known::Absent, 0)), (short, brief)]).await.expect("kept");
+    cache.put(&[(a, there, of(&present, 5)), (a, absent, of(&Known::Absent, 0)), (a, short, brief)]).await.expect("kept");
     let known = async |tenant: &TenantId| {
         let answers = cache.get(tenant, &[unknown, there, absent]).await.expect("answers");
         answers.into_iter().map(|cached| cached.map(|cached| (cached.known, cached.version, cached.seen))).collect::<Vec<_>>()
@@ -133,14 +133,13 @@ async fn the_redis_tier_keeps_the_contract_of_a_cache() {
     assert!(left > Duration::from_secs(50) && left <= Duration::from_mins(1), "{left:?} left of a minute");
     wait_until("the short-lived one is gone", async || cache.get(&a, &[short]).await.expect("answers")[0].is_none().then_some(())).await;
 
-    cache.put(&a, &[(there, of(&Known::Absent, 4)), (absent, of(&present, 1))]).await.expect("looked at");
+    cache.put(&[(a, there, of(&Known::Absent, 4)), (a, absent, of(&present, 1))]).await.expect("looked at");
     assert_eq!(known(&a).await, [None, Some((present.clone(), 5, 7)), Some((present.clone(), 1, 7))], "the higher version counts");
 
     cache.invalidate(&[(a, there, 6), (a, absent, 1), (b, unknown, 2)]).await.expect("marked");
     assert_eq!(known(&a).await, [None, None, Some((present.clone(), 1, 7))], "what is as new as the change stays");
-    cache.put(&a, &[(there, of(&present, 5))]).await.expect("looked at");
-    cache.put(&b, &[(unknown, of(&Known::Absent, 0))]).await.expect("looked at");
+    cache.put(&[(a, there, of(&present, 5)), (b, unknown, of(&Known::Absent, 0))]).await.expect("looked at");
     assert_eq!((known(&a).await[1].clone(), known(&b).await[0].clone()), (None, None), "nothing older than the change is taken");
-    cache.put(&a, &[(there, of(&present, 6))]).await.expect("kept");
+    cache.put(&[(a, there, of(&present, 6))]).await.expect("kept");
     assert_eq!(known(&a).await[1], Some((present, 6, 7)));
 }

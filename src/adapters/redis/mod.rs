@@ -10,8 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use bb8_redis::redis::{self, Script};
-use tokio::sync::Semaphore;
+use bb8_redis::redis::{self, Pipeline, Script};
 
 use super::guard::{Guard, GuardSettings};
 use crate::app::ports::{Cache, CacheError, Cached};
@@ -19,9 +18,6 @@ use crate::domain::{CustomerId, TenantId};
 use crate::metrics::Metrics;
 use pool::Pool;
 use value::Rejected;
-
-/// Fills at a time; more are dropped, so that a slow Redis cannot make them pile up.
-const MAX_FILLS: usize = 64;
 
 /// How long the mark of a change stays: far longer than a fill that began before the change may take.
 const MARK_FOR: Duration = Duration::from_secs(15);
@@ -54,7 +50,6 @@ pub struct RedisCache {
     fill: Script,
     invalidate: Script,
     guard: Guard,
-    fills: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -69,8 +64,17 @@ impl RedisCache {
     ) -> anyhow::Result<Self> {
         let pool = Pool::new(url, ca_file, connections, settings.deadline)?;
         let guard = Guard::new("redis", settings, Arc::clone(&metrics));
-        Ok(Self { pool, fill: Script::new(FILL), invalidate: Script::new(INVALIDATE), guard, fills: Semaphore::new(MAX_FILLS), metrics })
+        Ok(Self { pool, fill: Script::new(FILL), invalidate: Script::new(INVALIDATE), guard, metrics })
     }
+}
+
+/// A value on its way.
+struct Fill {
+    key: String,
+    version: u64,
+    /// To live.
+    millis: u64,
+    value: Vec<u8>,
 }
 
 /// The key of one customer. The braces are Redis Cluster's hash tag: all of a tenant's keys share a slot, so that one
@@ -114,12 +118,28 @@ impl Cache for RedisCache {
         Ok(ids.iter().zip(values).map(checked).collect())
     }
 
-    async fn put(&self, tenant: &TenantId, entries: &[(CustomerId, Cached)]) -> Result<(), CacheError> {
-        let Ok(_fill) = self.fills.try_acquire() else { return Ok(()) };
+    /// A plain `SET` wherever nothing is there, which is what fills mostly find: Redis takes a third less for all of a lookup than
+    /// with the script alone.
+    async fn put(&self, entries: &[(TenantId, CustomerId, Cached)]) -> Result<(), CacheError> {
+        let fills = entries.iter().map(|(tenant, id, cached)| Fill {
+            key: key(tenant, *id),
+            version: cached.version,
+            millis: millis(cached.keep).max(1),
+            value: value::encode(tenant, *id, cached),
+        });
+        let mut fills: Vec<_> = fills.collect();
+        let mut set = Pipeline::with_capacity(fills.len());
+        for Fill { key, millis, value, .. } in &fills {
+            set.cmd("SET").arg(key).arg(value).arg("PX").arg(millis).arg("NX");
+        }
+        let mut is_set = self.guard.call(self.pool.run_all::<Vec<bool>>(&set)).await?.into_iter();
+        fills.retain(|_| !is_set.next().unwrap_or_default());
+        if fills.is_empty() {
+            return Ok(());
+        }
         let mut fill = self.fill.prepare_invoke();
-        for (id, cached) in entries {
-            fill.key(key(tenant, *id)).arg(value::version(cached.version));
-            fill.arg(millis(cached.keep).max(1)).arg(value::encode(tenant, *id, cached));
+        for Fill { key, version, millis, value } in &fills {
+            fill.key(key).arg(value::version(*version)).arg(millis).arg(value);
         }
         Ok(self.guard.call(self.pool.run_script(&fill)).await?)
     }

@@ -76,10 +76,12 @@ async fn a_shared_tier_that_turns_out_to_be_another_is_not_believed() {
 #[tokio::test]
 async fn a_fill_that_comes_much_too_late_is_not_made() {
     let mut shared = shared(0);
-    shared.expect_put().times(1).returning(|_, _| Ok(()));
+    shared.expect_put().times(1).withf(|entries| entries.len() == 1).returning(|_| Ok(()));
     let cache = cache(shared);
     let vantage = cache.vantage(&tenant()).expect("believed");
-    cache.share(tenant(), vec![(id(), cached(60))], vantage).await;
-    let late = Vantage { at: vantage.at.checked_sub(FILL_WITHIN).expect("a time"), ..vantage };
-    cache.share(tenant(), vec![(id(), cached(60))], late).await;
+    let late = Vantage { at: vantage.at.checked_sub(fills::WITHIN).expect("a time"), ..vantage };
+    for vantage in [late, vantage] {
+        assert!(cache.keep(&tenant(), vec![(id(), cached(60))], &vantage), "nobody fills yet");
+    }
+    cache.share().await;
 }

@@ -58,7 +58,7 @@ async fn a_cache_that_fails_is_passed_by_and_an_absence_of_no_duration_is_not_ke
     let mut cache = MockCache::new();
     cache.expect_tier().return_const("redis");
     cache.expect_get().returning(|_, _| Err(CacheError::CircuitOpen));
-    cache.expect_put().times(1).withf(|_, entries| entries.iter().map(|(id, _)| *id).eq([id(2)])).returning(|_, _| Ok(()));
+    cache.expect_put().times(1).withf(|entries| entries.iter().map(|(_, id, _)| *id).eq([id(2)])).returning(|_| Ok(()));
     let lookup = lookup(finding(&[2]), Some(cache));
     let answer = lookup.run(request(&[1, 2])).await.expect("an answer");
     lookup.finish().await;
@@ -69,7 +69,7 @@ async fn a_cache_that_fails_is_passed_by_and_an_absence_of_no_duration_is_not_ke
 async fn the_store_is_asked_for_what_the_cache_lacks_and_again_for_what_it_holds_as_absent() {
     let absent = Cached { known: Known::Absent, version: 0, seen: 1, keep: Duration::from_secs(1) };
     let mut cache = knowing(vec![Some(present("1")), Some(absent), None]);
-    cache.expect_put().returning(|_, _| Ok(()));
+    cache.expect_put().returning(|_| Ok(()));
     let mut store = MockCustomerStore::new();
     let wanted = |entry: &AuditEntry, asked: &Vec<CustomerId>, _: &Instant| {
         entry.source == Source::Mixed && entry.customer_ids == [id(1), id(2), id(3)] && *asked == [id(2), id(3)]

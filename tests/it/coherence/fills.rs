@@ -112,10 +112,27 @@ async fn slow(database: &Database, gate: &Gate) -> Service {
     far_alone(database).set("REDIS_URL", &gate.url).set("CXDA_CACHE__TIMEOUT", "200ms").start().await
 }
 
+/// Where nothing is there, a fill is a `SET` that finds nothing; where something is, a script that looks at it.
+#[derive(Clone, Copy)]
+enum Fill {
+    Set,
+    Script,
+}
+
+impl Fill {
+    /// What it alone sends.
+    fn mark(self, id: Uuid) -> String {
+        match self {
+            Self::Set => format!(r#""id":"{id}""#),
+            // A version behind the last key.
+            Self::Script => format!("{}\r\n$19\r\n", key(id)),
+        }
+    }
+}
+
 /// Has that service read both, and keeps the fill of both at the gate, while it has a way to Redis beside it.
-async fn held_up(slow: &Service, gate: &Gate, ids: [Uuid; 2]) {
-    // Only a fill holds a customer's id like this.
-    gate.keep(Kept::Sent(format!(r#""id":"{}""#, ids[1])));
+async fn held_up(slow: &Service, gate: &Gate, ids: [Uuid; 2], fill: Fill) {
+    gate.keep(Kept::Sent(fill.mark(ids[1])));
     slow.lookup("acme42", &ids).await;
     gate.waited_at().await;
     let answers = async || (slow.lookup("acme42", &[Uuid::from_u128(7)]).await.cache() != "bypass").then_some(());
@@ -124,12 +141,25 @@ async fn held_up(slow: &Service, gate: &Gate, ids: [Uuid; 2]) {
 
 #[tokio::test]
 async fn a_fill_that_comes_to_redis_after_a_change_is_refused() {
+    comes_too_late(Fill::Set).await;
+}
+
+#[tokio::test]
+async fn a_fill_of_what_has_changed_before_is_refused_after_another_change() {
+    comes_too_late(Fill::Script).await;
+}
+
+async fn comes_too_late(fill: Fill) {
     let (database, redis) = (Database::new().await, Redis::start().await);
     let gate = Gate::before_redis(&redis).await;
     let services =
         [slow(&database, &gate).await, far_alone(&database).redis(&redis).start().await, setup(&database).redis(&redis).start().await];
     let [changed, other] = two(&database, &redis, &services).await;
-    held_up(&services[0], &gate, [changed, other]).await;
+    if let Fill::Set = fill {
+        // The marks of their being new.
+        redis.run::<()>(&["DEL", &key(changed), &key(other)]).await;
+    }
+    held_up(&services[0], &gate, [changed, other], fill).await;
     rename(&database, changed, "Beth").await;
     for service in &services {
         has_heard(service, 4).await;
@@ -207,7 +237,7 @@ async fn a_mark_stays_for_as_long_as_the_last_change_needs_it() {
     let [changed, other] = two(&database, &redis, &services).await;
     // Of a customer that was deleted nearly as long ago as marks stay, and that has come back since.
     redis.run::<()>(&["SET", &key(changed), &mark(5), "PX", "3000"]).await;
-    held_up(&services[0], &gate, [changed, other]).await;
+    held_up(&services[0], &gate, [changed, other], Fill::Script).await;
     rename(&database, changed, "Beth").await;
     for service in &services {
         has_heard(service, 4).await;
