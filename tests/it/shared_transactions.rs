@@ -1,5 +1,7 @@
 //! Lookups that arrive together go out together, and nobody notices: each gets its own, and nobody suffers for another.
 
+mod behind;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;

@@ -11,19 +11,21 @@ pub(super) struct Failure {
     pub(super) error: StoreError,
     /// The step that failed, where the transaction had begun.
     pub(super) rolled_back: Option<Rollback>,
+    /// Postgres has not said that it is over.
+    pub(super) may_go_on: bool,
 }
 
 impl Failure {
     /// Nothing had begun, or all was committed.
     pub(super) fn outside_transaction(error: StoreError) -> Self {
-        Self { error, rolled_back: None }
+        Self { error, rolled_back: None, may_go_on: false }
     }
 
     /// A transaction had begun.
     pub(super) fn at(step: Rollback, error: &Error) -> Self {
         let error = store_error(error);
         let step = if matches!(error, StoreError::Timeout) { Rollback::Timeout } else { step };
-        Self { error, rolled_back: Some(step) }
+        Self { error, rolled_back: Some(step), may_go_on: false }
     }
 
     /// Of the statement that reads and writes: what is said of the customers is of the reading.
@@ -38,8 +40,9 @@ impl Failure {
         Self::outside_transaction(StoreError::Refused(error))
     }
 
-    pub(super) fn timeout() -> Self {
-        Self { error: StoreError::Timeout, rolled_back: Some(Rollback::Timeout) }
+    /// No answer by the deadline.
+    pub(super) fn timeout(rolled_back: Option<Rollback>) -> Self {
+        Self { error: StoreError::Timeout, rolled_back, may_go_on: true }
     }
 }
 

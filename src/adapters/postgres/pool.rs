@@ -66,7 +66,8 @@ impl Lease {
     pub(super) fn end(mut self, error: Option<&StoreError>) {
         match error {
             None => self.give_back(),
-            Some(error) => self.stop(error),
+            Some(StoreError::Timeout) => self.cancel(),
+            Some(_) => {}
         }
     }
 
@@ -75,15 +76,8 @@ impl Lease {
         self.object = None;
     }
 
-    /// Some of it failed: what may still be at work is told to stop.
-    pub(super) fn stop(&self, error: &StoreError) {
-        if matches!(error, StoreError::Timeout) {
-            self.cancel();
-        }
-    }
-
     /// Asks the server to stop what it does for us, in the background, as best it can; `statement_timeout` is the certain way.
-    fn cancel(&self) {
+    pub(super) fn cancel(&self) {
         let (token, connector) = (self.cancel_token(), self.connector.clone());
         Handle::current().spawn(async move {
             let cancelled = token.cancel_query(connector.tls());

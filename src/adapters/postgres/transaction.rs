@@ -110,8 +110,9 @@ pub(super) struct Wish {
 
 /// Reads for all of them and writes their audit rows: all of it or nothing. What is found is not looked at yet.
 ///
-/// `rows_come`: called at the first row, where there are so many that they do not all come at the end. What is sent over this
-/// connection from then on is done after this, without a pause in between.
+/// `rows_come`: called at the first row, where there are so many that they do not all come at the end. Postgres holds them back
+/// until the whole statement has run, so that the commit alone is left; what is sent over this connection from then on is done
+/// after it, without a pause in between.
 pub(super) async fn run(
     connection: &Lease,
     wishes: &[&Wish],
@@ -139,14 +140,14 @@ pub(super) async fn run(
         if one_tenant.is_some() { &statements.one_tenant } else { &statements.pairs }
     };
     let prepared = timeout_at(deadline.into(), connection.prepare_cached(statement)).await;
-    let prepared = prepared.map_err(|_| Failure::outside_transaction(StoreError::Timeout))?;
+    let prepared = prepared.map_err(|_| Failure::timeout(None))?;
     let statement = prepared.map_err(|error| match error.as_db_error() {
         // Postgres understands a statement in a transaction, too.
         Some(_) => Failure::of_statement(&error),
         None => Failure::outside_transaction(store_error(&error)),
     })?;
     let rows = rows(connection, &statement, parameters, rows_come);
-    let rows = timeout_at(deadline.into(), rows).await.map_err(|_| Failure::timeout())??;
+    let rows = timeout_at(deadline.into(), rows).await.map_err(|_| Failure::timeout(Some(Rollback::Timeout)))??;
     Ok(Found { rows, one_tenant })
 }
 

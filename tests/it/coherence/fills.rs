@@ -132,7 +132,7 @@ impl Fill {
 
 /// Has that service read both, and keeps the fill of both at the gate, while it has a way to Redis beside it.
 async fn held_up(slow: &Service, gate: &Gate, ids: [Uuid; 2], fill: Fill) {
-    gate.keep(Kept::Sent(fill.mark(ids[1])));
+    gate.keep(Kept::Sent(fill.mark(ids[1]).into_bytes()));
     slow.lookup("acme42", &ids).await;
     gate.waited_at().await;
     let answers = async || (slow.lookup("acme42", &[Uuid::from_u128(7)]).await.cache() != "bypass").then_some(());

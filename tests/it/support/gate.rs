@@ -12,7 +12,7 @@ use super::{Database, Redis, wait_until};
 pub(crate) enum Kept {
     Nothing,
     /// Whatever the service sends that holds this, and what it sends behind it on the same connection.
-    Sent(String),
+    Sent(Vec<u8>),
     /// Whatever the server says.
     Answers,
 }
@@ -91,7 +91,7 @@ impl Line {
         while let Ok(len @ 1..) = from.read(&mut buffer).await {
             let is_kept = |orders: &Orders| match &orders.kept {
                 Kept::Nothing => false,
-                Kept::Sent(what) => is_sent && buffer[..len].windows(what.len()).any(|word| word == what.as_bytes()),
+                Kept::Sent(what) => is_sent && buffer[..len].windows(what.len()).any(|word| word == what),
                 Kept::Answers => !is_sent,
             };
             let mut orders = self.orders.subscribe();
