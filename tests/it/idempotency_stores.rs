@@ -216,7 +216,11 @@ fn guard() -> GuardSettings {
 }
 
 fn redis_store(redis: &Redis) -> RedisIdempotency {
-    RedisIdempotency::new(&redis.url(), None, 4, guard(), Arc::new(Metrics::new(1).expect("metrics"))).expect("a store")
+    redis_store_at(&redis.url())
+}
+
+fn redis_store_at(url: &str) -> RedisIdempotency {
+    RedisIdempotency::new(url, None, 4, guard(), Arc::new(Metrics::new(1).expect("metrics"))).expect("a store")
 }
 
 fn postgres_store(database: &Database) -> PostgresIdempotency {
@@ -229,7 +233,7 @@ fn postgres_store(database: &Database) -> PostgresIdempotency {
 #[tokio::test]
 async fn the_redis_store_keeps_the_contract() {
     let redis = Redis::start().await;
-    holds_the_contract(&redis_store(&redis)).await;
+    holds_the_contract(&redis_store_at(&redis.url_of("cxda-keys").await)).await;
 }
 
 #[tokio::test]

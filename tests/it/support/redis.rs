@@ -67,6 +67,14 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// As one of the users that README allows the least to.
+    pub(crate) async fn url_of(&self, user: &str) -> String {
+        let readme = include_str!("../../../README.md");
+        let rule = readme.lines().find(|line| line.starts_with(&format!("ACL SETUSER {user} "))).expect("a user of README");
+        self.run::<()>(&rule.split(' ').collect::<Vec<_>>()).await;
+        format!("redis://{user}:SECRET@127.0.0.1:{}", self.port)
+    }
+
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
         Client::open(self.url()).expect("a URL").get_multiplexed_async_connection().await.expect("redis answers")
     }
