@@ -129,9 +129,9 @@ impl Transactions {
         self.metrics.shared(group.iter().map(|member| member.since.elapsed()));
         let outcome = self.attempt(&line.connection, &group, Attempt::First, || self.follow(&line)).await;
         let outcome = outcome.map_err(|failure| line.spoil(failure));
-        // Those who wait go before these rows are looked at. Not so where there are none: their callers come back for the next
-        // commit, and fewer, larger ones are worth more (41,000 audited answers a second to 32,000).
-        if group.iter().any(Member::reads) {
+        // Those who wait go before these rows are looked at, and before a failure is. Not so where there are none: their callers come
+        // back for the next commit, and fewer, larger ones are worth more (41,000 audited answers a second to 32,000).
+        if outcome.is_err() || group.iter().any(Member::reads) {
             drop(line);
             yield_now().await;
         }
@@ -289,14 +289,13 @@ impl Line {
         self.is_spoiled.load(Ordering::Relaxed)
     }
 
-    /// One of its transactions has failed. Where one before it had failed already, what was to stop that one may have come late,
-    /// and have stopped this one.
+    /// One of its transactions has failed. Where another had failed already, what was to stop that one may have stopped this one.
     fn spoil(&self, failure: Failure) -> Failure {
         let was_spoiled = self.is_spoiled.swap(true, Ordering::Relaxed);
         if failure.may_go_on {
             self.connection.cancel();
         } else if was_spoiled && matches!(failure.error, StoreError::Timeout) {
-            let error = StoreError::Interrupted(anyhow::anyhow!("stopped in place of the transaction before it"));
+            let error = StoreError::Interrupted(anyhow::anyhow!("stopped after another one of its connection had failed"));
             return Failure { error, ..failure };
         }
         failure

@@ -77,8 +77,8 @@ async fn what_postgres_ends_by_itself_takes_nothing_behind_it_along() {
     let service = setup(&pair.database).start().await;
     let meanwhile = async {
         pair.database.waiting_sessions(1).await;
-        let stop =
-            "SELECT bool_and(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE usename = 'cxda_service' AND wait_event = 'advisory'";
+        let stop = "SELECT bool_and(pg_cancel_backend(pid)) FROM pg_stat_activity \
+            WHERE datname = current_database() AND usename = 'cxda_service' AND wait_event = 'advisory'";
         assert!(pair.database.value::<bool>(stop).await);
         pair.given_up(&service, 1).await;
         pair.database.waiting_sessions(1).await;
@@ -96,7 +96,7 @@ async fn what_postgres_ends_by_itself_takes_nothing_behind_it_along() {
 async fn what_is_stopped_in_place_of_the_one_before_it_is_tried_again() {
     let pair = Pair::new().await;
     let gate = Gate::before_postgres(&pair.database).await;
-    let service = setup(&pair.database).set("DATABASE_URL", &gate.url).set("CXDA_LOOKUP__DEADLINE", "8s").start().await;
+    let service = setup(&pair.database).set("DATABASE_URL", &gate.url).set("CXDA_LOOKUP__DEADLINE", "12s").start().await;
     // The code that a request to cancel begins with.
     gate.keep(Kept::Sent(80_877_102_u32.to_be_bytes().to_vec()));
     let meanwhile = async {
@@ -108,7 +108,7 @@ async fn what_is_stopped_in_place_of_the_one_before_it_is_tried_again() {
         pair.given_up(&service, 2).await;
         pair.let_go("behind").await;
     };
-    let [before, behind] = pair.ask(&service, Duration::from_secs(4), meanwhile).await;
+    let [before, behind] = pair.ask(&service, Duration::from_secs(6), meanwhile).await;
     before.problem(503, "database_unavailable");
     assert_eq!(behind.names(), ["Ann"]);
     pair.database.audit_row(&behind.request_id()).await;
