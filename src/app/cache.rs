@@ -2,7 +2,7 @@
 //! they follow what is changed in the store, and whoever cannot be sure of that is not asked.
 //!
 //! - A customer that has changed is dropped here, marked with its new version in the shared tier, and fills that began before are
-//!   refused: here by a ticket, there by the version.
+//!   refused: here by a ticket, there by the version. A mark outlives whatever was read before the change, however late it comes.
 //! - What may have changed unheard is not believed any more; see [`trust`].
 //! - The time to live is the backstop.
 
@@ -112,7 +112,9 @@ impl CustomerCache {
     pub async fn share(&self) {
         let Some(shared) = &self.shared else { return };
         while let Some((_turn, entries)) = self.fills.next() {
-            if let Err(error) = shared.put(&entries).await {
+            if !entries.is_empty()
+                && let Err(error) = shared.put(&entries).await
+            {
                 tracing::debug!(tier = shared.tier(), error = format!("{:#}", anyhow::Error::new(error)), "cache not filled");
             }
         }

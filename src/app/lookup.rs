@@ -229,8 +229,8 @@ impl Shared {
         findings.learn(&read);
         if vantage.is_some_and(|vantage| self.cache.keep(&tenant, read, &vantage)) {
             // In the background, so that nobody waits for it.
-            let this = Arc::clone(&self);
-            self.tasks.spawn(async move { this.cache.share().await });
+            let cache = Arc::clone(&self.cache);
+            self.tasks.spawn(async move { cache.share().await });
         }
         Ok(findings.into_answer(cache))
     }
@@ -312,6 +312,11 @@ fn entry(request: LookupRequest, source: Source) -> AuditEntry {
 /// Within a tenth of the given time, so that entries filled together do not all end together.
 fn jittered(ttl: Duration) -> Duration {
     ttl.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// How long anything is cached at most that may be cached for so long.
+pub fn longest(ttl: Duration) -> Duration {
+    ttl.mul_f64(1.1)
 }
 
 /// What is known so far of each id asked for.

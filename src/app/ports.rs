@@ -134,7 +134,7 @@ pub trait Cache: Send + Sync {
     /// Keeps what is now known, each entry for as long as it says; but nothing where a newer version is known already.
     async fn put(&self, entries: &[(TenantId, CustomerId, Cached)]) -> Result<(), CacheError>;
 
-    /// Forgets whatever is older than these versions, and for a while takes nothing that is.
+    /// Forgets whatever is older than these versions, and takes nothing that is for as long as such may live.
     async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError>;
 
     /// Another number whenever what was kept may have gone, or come back: after a restart. It has changed before anything is got

@@ -12,6 +12,7 @@ use crate::adapters::postgres::connect::Connector;
 use crate::adapters::postgres::listen;
 use crate::adapters::redis::RedisCache;
 use crate::app::cache::CustomerCache;
+use crate::app::lookup::longest;
 use crate::app::ports::{Cache, Watch};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -72,6 +73,7 @@ fn shared(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<
         probes: settings.breaker_probes,
     };
     let Some(url) = &redis.url else { return Ok(None) };
-    let cache = RedisCache::new(url.expose_secret(), redis.ca_file.as_deref(), redis.connections, guard, Arc::clone(metrics))?;
+    let longest = longest(settings.ttl.max(settings.absent_ttl));
+    let cache = RedisCache::new(url.expose_secret(), redis.ca_file.as_deref(), redis.connections, guard, longest, Arc::clone(metrics))?;
     Ok(Some(Arc::new(cache)))
 }

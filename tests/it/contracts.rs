@@ -113,7 +113,7 @@ async fn the_postgres_store_keeps_the_contract_of_a_store() {
 async fn the_redis_tier_keeps_the_contract_of_a_cache() {
     let redis = Redis::start().await;
     let guard = GuardSettings { deadline: Duration::from_secs(5), failures: 5, open: Duration::from_secs(1), probes: 1 };
-    let cache = RedisCache::new(&redis.url_of("cxda-cache").await, None, 2, guard, metrics()).expect("a cache");
+    let cache = RedisCache::new(&redis.url_of("cxda-cache").await, None, 2, guard, Duration::from_mins(1), metrics()).expect("a cache");
     let (a, b) = (tenant("a"), tenant("b"));
     let (there, absent, short, unknown) = (new_id(), new_id(), new_id(), new_id());
     let present = Known::Present(Bytes::from_static(br#"{"name":"Ann"}"#));

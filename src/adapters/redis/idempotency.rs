@@ -72,7 +72,7 @@ impl RedisIdempotency {
     }
 
     /// Runs a step on a key as its owner, for a time and with whatever else it needs.
-    async fn run<T: redis::FromRedisValue>(
+    async fn run<T: redis::FromRedisValue + Send>(
         &self,
         step: &Script,
         key: &IdempotencyKey,
@@ -83,7 +83,7 @@ impl RedisIdempotency {
         self.run_as(step, &key.hash, &lease_value(key, owner), time, more).await
     }
 
-    async fn run_as<T: redis::FromRedisValue>(
+    async fn run_as<T: redis::FromRedisValue + Send>(
         &self,
         step: &Script,
         hash: &Digest,
@@ -104,10 +104,10 @@ impl RedisIdempotency {
         self.invoke(&invocation).await
     }
 
-    async fn invoke<T: redis::FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreDown> {
+    async fn invoke<T: redis::FromRedisValue + Send>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreDown> {
         // A server that refuses is there: on a full one, what is done can still be replayed.
         let answer = async {
-            match self.pool.run_script(invocation).await {
+            match self.pool.run(invocation).await {
                 Err(error) if is_refusal(&error) => Ok(Err(StoreDown::NotAsked(error))),
                 answer => answer.map(Ok),
             }
@@ -128,7 +128,7 @@ impl RedisIdempotency {
                 let [lease, _, intent] = keys(hash);
                 pipeline.exists(lease).get(&intent).pttl(intent);
             }
-            let found: Vec<redis::Value> = self.pool.run_all(&pipeline).await?;
+            let found: Vec<redis::Value> = self.pool.run(&pipeline).await?;
             for ((hash, listed), found) in some.iter().zip(found.chunks(3)) {
                 let [at_work, value, left] = found else { anyhow::bail!("as many answers as questions") };
                 let value: Option<String> = redis::from_redis_value_ref(value)?;
@@ -164,7 +164,7 @@ impl RedisIdempotency {
                     Change::Left => pipeline.zrem(leased, &member),
                 };
             }
-            self.pool.run_all::<()>(pipeline.ignore()).await?;
+            self.pool.run::<()>(pipeline.ignore()).await?;
         }
         let indices: Vec<_> = scopes.iter().flat_map(|scope| ["leased", "done"].map(|state| (scope, state))).collect();
         let mut pipeline = redis::pipe();
@@ -172,7 +172,7 @@ impl RedisIdempotency {
             let index = index(scope, state);
             pipeline.zrembyscore(&index, "-inf", unix_millis()).ignore().expire(&index, forget()).ignore().zcard(&index);
         }
-        let counts: Vec<u64> = self.pool.run_all(&pipeline).await?;
+        let counts: Vec<u64> = self.pool.run(&pipeline).await?;
         let records = |((scope, state), count): ((&Arc<str>, &'static str), u64)| Records { scope: scope.to_string(), state, count };
         let mut records: Vec<_> = indices.into_iter().zip(counts).map(records).collect();
         for scope in scopes {
@@ -181,7 +181,7 @@ impl RedisIdempotency {
             records.push(Records { scope: scope.to_string(), state: "unknown", count });
             for (hash, intended) in intents.iter().filter(|(_, intended)| intended.is_over()) {
                 let mut unlist = STEPS.unlist.key(index(scope, "intended"));
-                self.pool.run_script::<()>(unlist.arg(hash.to_string()).arg(intended.listed)).await?;
+                self.pool.run::<()>(unlist.arg(hash.to_string()).arg(intended.listed)).await?;
             }
         }
         Ok(records)

@@ -19,8 +19,8 @@ use crate::metrics::Metrics;
 use pool::Pool;
 use value::Rejected;
 
-/// How long the mark of a change stays: far longer than a fill that began before the change may take.
-const MARK_FOR: Duration = Duration::from_secs(15);
+/// By how much longer the mark of a change stays than anything that was read before it may live: clocks differ.
+const SLACK: Duration = Duration::from_secs(15);
 
 /// Keeps each value unless a higher version is there, of a value or of a change. A version is compared as text: it has always 19
 /// digits, at the same place. What has none there is nothing of ours.
@@ -50,21 +50,25 @@ pub struct RedisCache {
     fill: Script,
     invalidate: Script,
     guard: Guard,
+    mark_for: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl RedisCache {
     /// Connects on first use, so Redis need not be up. Fails where the URL or the CA file is no good.
+    ///
+    /// `longest`: how long any instance keeps anything at most.
     pub fn new(
         url: &str,
         ca_file: Option<&Path>,
         connections: u32,
         settings: GuardSettings,
+        longest: Duration,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let pool = Pool::new(url, ca_file, connections, settings.deadline)?;
         let guard = Guard::new("redis", settings, Arc::clone(&metrics));
-        Ok(Self { pool, fill: Script::new(FILL), invalidate: Script::new(INVALIDATE), guard, metrics })
+        Ok(Self { pool, fill: Script::new(FILL), invalidate: Script::new(INVALIDATE), guard, mark_for: longest + SLACK, metrics })
     }
 }
 
@@ -72,8 +76,8 @@ impl RedisCache {
 struct Fill {
     key: String,
     version: u64,
-    /// To live.
-    millis: u64,
+    /// In milliseconds.
+    ttl: u64,
     value: Vec<u8>,
 }
 
@@ -121,27 +125,30 @@ impl Cache for RedisCache {
     /// A plain `SET` wherever nothing is there, which is what fills mostly find: Redis takes a third less for all of a lookup than
     /// with the script alone.
     async fn put(&self, entries: &[(TenantId, CustomerId, Cached)]) -> Result<(), CacheError> {
-        let fills = entries.iter().map(|(tenant, id, cached)| Fill {
+        let fill = |(tenant, id, cached): &(TenantId, CustomerId, Cached)| Fill {
             key: key(tenant, *id),
             version: cached.version,
-            millis: millis(cached.keep).max(1),
+            ttl: millis(cached.keep).max(1),
             value: value::encode(tenant, *id, cached),
-        });
-        let mut fills: Vec<_> = fills.collect();
-        let mut set = Pipeline::with_capacity(fills.len());
-        for Fill { key, millis, value, .. } in &fills {
-            set.cmd("SET").arg(key).arg(value).arg("PX").arg(millis).arg("NX");
-        }
-        let mut is_set = self.guard.call(self.pool.run_all::<Vec<bool>>(&set)).await?.into_iter();
-        fills.retain(|_| !is_set.next().unwrap_or_default());
-        if fills.is_empty() {
-            return Ok(());
-        }
-        let mut fill = self.fill.prepare_invoke();
-        for Fill { key, version, millis, value } in &fills {
-            fill.key(key).arg(value::version(*version)).arg(millis).arg(value);
-        }
-        Ok(self.guard.call(self.pool.run_script(&fill)).await?)
+        };
+        let mut fills: Vec<_> = entries.iter().map(fill).collect();
+        let work = async {
+            let mut set = Pipeline::with_capacity(fills.len());
+            for Fill { key, ttl, value, .. } in &fills {
+                set.cmd("SET").arg(key).arg(value).arg("PX").arg(ttl).arg("NX");
+            }
+            let mut is_set = self.pool.run::<Vec<bool>>(&set).await?.into_iter();
+            fills.retain(|_| !is_set.next().unwrap_or_default());
+            if fills.is_empty() {
+                return Ok(());
+            }
+            let mut compare = self.fill.prepare_invoke();
+            for Fill { key, version, ttl, value } in &fills {
+                compare.key(key).arg(value::version(*version)).arg(ttl).arg(value);
+            }
+            self.pool.run(&compare).await
+        };
+        Ok(self.guard.call(work).await?)
     }
 
     async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError> {
@@ -149,8 +156,8 @@ impl Cache for RedisCache {
         for (tenant, id, version) in changed {
             invalidate.key(key(tenant, *id)).arg(value::version(*version)).arg(value::mark(*version));
         }
-        invalidate.arg(millis(MARK_FOR));
-        Ok(self.guard.call(self.pool.run_script(&invalidate)).await?)
+        invalidate.arg(millis(self.mark_for));
+        Ok(self.guard.call(self.pool.run(&invalidate)).await?)
     }
 
     fn incarnation(&self) -> u64 {

@@ -67,33 +67,19 @@ impl Pool {
         self.server.incarnation.load(Ordering::Acquire)
     }
 
-    /// Runs one command.
-    pub(super) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> anyhow::Result<T> {
-        let mut lent = self.borrow().await?;
-        let result = command.query_async(&mut lent.socket).await;
-        lent.give_back(result)
-    }
-
-    /// Runs several commands in one go.
-    pub(super) async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> anyhow::Result<T> {
-        let mut lent = self.borrow().await?;
-        let result = pipeline.query_async(&mut lent.socket).await;
-        lent.give_back(result)
-    }
-
-    /// Runs a script that may be run again: where the connection turns out to be dead, once more on another one. After a restart
-    /// all of them are.
-    pub(super) async fn run_script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> anyhow::Result<T> {
+    /// Runs what may be run again: where the connection turns out to be dead, once more on another one. After a restart all of
+    /// them are.
+    pub(super) async fn run<T: FromRedisValue + Send>(&self, work: &impl Work) -> anyhow::Result<T> {
         for _ in 0..=self.size {
             let mut lent = self.borrow().await?;
-            let result = script.invoke_async(&mut lent.socket).await;
+            let result = work.run(&mut lent.socket).await;
             let dead = result.as_ref().is_err_and(|error: &RedisError| error.is_connection_dropped() && !error.is_timeout());
             let result = lent.give_back(result);
             if !dead {
                 return result;
             }
         }
-        anyhow::bail!("run a Redis script: every connection was dead")
+        anyhow::bail!("run a Redis command: every connection was dead")
     }
 
     /// Clones a connection out and gives the pool's place back at once: callers share sockets, which makes 122,000 reads a
@@ -101,6 +87,30 @@ impl Pool {
     async fn borrow(&self) -> anyhow::Result<Lent> {
         let connection = self.connections.get().await.context("get a Redis connection")?;
         Ok(Lent { socket: connection.socket.clone(), broken: Arc::clone(&connection.broken), unanswered: true })
+    }
+}
+
+/// What Redis is asked to do.
+pub(super) trait Work: Sync {
+    fn run<T: FromRedisValue + Send>(&self, socket: &mut MultiplexedConnection) -> impl Future<Output = Result<T, RedisError>> + Send;
+}
+
+impl Work for Cmd {
+    async fn run<T: FromRedisValue + Send>(&self, socket: &mut MultiplexedConnection) -> Result<T, RedisError> {
+        self.query_async(socket).await
+    }
+}
+
+/// Several commands in one go.
+impl Work for Pipeline {
+    async fn run<T: FromRedisValue + Send>(&self, socket: &mut MultiplexedConnection) -> Result<T, RedisError> {
+        self.query_async(socket).await
+    }
+}
+
+impl Work for ScriptInvocation<'_> {
+    async fn run<T: FromRedisValue + Send>(&self, socket: &mut MultiplexedConnection) -> Result<T, RedisError> {
+        self.invoke_async(socket).await
     }
 }
 

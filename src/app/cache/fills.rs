@@ -3,15 +3,12 @@
 //! 11 to 17 % more lookups a second.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::app::ports::Cached;
 use crate::domain::{CustomerId, Known, TenantId};
-
-/// One that comes later than this after its reading began is not made: marks of changes end, too.
-pub(super) const WITHIN: Duration = Duration::from_secs(5);
 
 /// Customers that wait; more are not kept, so that a slow tier cannot make them pile up.
 const MAX_WAITING: usize = 4_096;
@@ -46,12 +43,10 @@ impl Fills {
     }
 
     /// What goes together, and the turn to fill, which whoever has it gives back before it asks again. None: there is nothing, or
-    /// somebody else's turn.
+    /// somebody else's turn. What has waited lives no longer for it: the mark of a change outlives all that was read before.
     pub(super) fn next(&self) -> Option<(SemaphorePermit<'_>, Vec<Entry>)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = self.turn.try_acquire().ok()?;
-        let now = Instant::now();
-        waiting.retain(|(since, _)| now.duration_since(*since) < WITHIN);
         let mut bytes = 0;
         let fits = |(_, (_, _, cached)): &&(Instant, Entry)| {
             let before = bytes;
@@ -59,13 +54,19 @@ impl Fills {
             before < MAX_BYTES
         };
         let together = waiting.iter().take_while(fits).count();
-        let entries: Vec<_> = waiting.drain(..together).map(|(_, entry)| entry).collect();
-        (!entries.is_empty()).then_some((turn, entries))
+        let left = |(since, (tenant, id, cached)): (Instant, Entry)| {
+            let keep = cached.keep.checked_sub(since.elapsed())?;
+            Some((tenant, id, Cached { keep, ..cached }))
+        };
+        let entries: Vec<_> = waiting.drain(..together).filter_map(left).collect();
+        (together > 0).then_some((turn, entries))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use uuid::Uuid;
 
     use super::*;

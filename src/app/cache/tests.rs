@@ -74,14 +74,18 @@ async fn a_shared_tier_that_turns_out_to_be_another_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_fill_that_comes_much_too_late_is_not_made() {
+async fn what_has_waited_to_be_shared_lives_no_longer_for_it() {
     let mut shared = shared(0);
-    shared.expect_put().times(1).withf(|entries| entries.len() == 1).returning(|_| Ok(()));
+    let half = |entries: &[(TenantId, CustomerId, Cached)]| match entries {
+        [(_, _, Cached { keep, .. })] => (20..=30).contains(&keep.as_secs()),
+        _ => false,
+    };
+    shared.expect_put().times(1).withf(half).returning(|_| Ok(()));
     let cache = cache(shared);
     let vantage = cache.vantage(&tenant()).expect("believed");
-    let late = Vantage { at: vantage.at.checked_sub(fills::WITHIN).expect("a time"), ..vantage };
-    for vantage in [late, vantage] {
-        assert!(cache.keep(&tenant(), vec![(id(), cached(60))], &vantage), "nobody fills yet");
+    for waited in [60, 30] {
+        let at = vantage.at.checked_sub(Duration::from_secs(waited)).expect("a time");
+        assert!(cache.keep(&tenant(), vec![(id(), cached(60))], &Vantage { at, ..vantage }), "nobody fills yet");
     }
     cache.share().await;
 }

@@ -63,9 +63,13 @@ impl Gate {
         self.line.orders.send_modify(|orders| orders.kept = kept);
     }
 
-    /// Waits until something waits at the gate.
+    /// Whether something waits at the gate.
+    pub(crate) fn holds(&self) -> bool {
+        *self.line.waiting.borrow() > 0
+    }
+
     pub(crate) async fn waited_at(&self) {
-        wait_until("something waits at the gate", async || (*self.line.waiting.borrow() > 0).then_some(())).await;
+        wait_until("something waits at the gate", async || self.holds().then_some(())).await;
     }
 
     /// Lets go on what waits.
