@@ -34,6 +34,12 @@ async fn tenants_of_transactions(database: &Database) -> BTreeSet<i64> {
     database.owner.query(sql, &[]).await.expect("counts").iter().map(|row| row.get(0)).collect()
 }
 
+/// Waits until exactly so many lookups wait for a transaction.
+async fn waiting(service: &Service, lookups: u64) {
+    let are = async || (service.metrics().await.count("cxone_dataaction_lookups_waiting", &[]) == lookups).then_some(());
+    wait_until(&format!("{lookups} lookups wait"), are).await;
+}
+
 /// Has `work` begin while a lookup holds the only transaction, and ends that one once all of it waits.
 async fn behind_another<T>(database: &Database, service: &Service, waiting: u64, work: impl Future<Output = T>) -> T {
     let first = database.customer("first", "Ann").await;
@@ -182,10 +188,9 @@ async fn who_hangs_up_while_waiting_leaves_no_row_and_disturbs_nobody() {
     let calls = async {
         let gone = service.lookup_to_be_reset("acme42", &[id]).await;
         let stay = async {
-            let waiting = async |lookups| (service.metrics().await.count("cxone_dataaction_lookups_waiting", &[]) == lookups).then_some(());
-            wait_until("both wait", async || waiting(2).await).await;
+            waiting(&service, 2).await;
             gone.reset(&service).await;
-            wait_until("that one has left the queue", async || waiting(1).await).await;
+            waiting(&service, 1).await;
             tokio::join!(ask(&service, "acme42", id), ask(&service, "acme42", id))
         };
         tokio::join!(ask(&service, "acme42", id), stay)

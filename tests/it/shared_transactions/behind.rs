@@ -7,7 +7,7 @@ use tokio::time::sleep_until;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::setup;
+use super::{setup, waiting};
 use crate::support::{Database, Gate, Kept, Reply, Service, request, wait_until};
 
 /// Two lookups over one connection, whose commits are held up until each may go on.
@@ -50,11 +50,10 @@ impl Pair {
             call("behind", &[self.behind]).await
         };
         let along = async {
-            let waits = async || (service.metrics().await.count("cxone_dataaction_lookups_waiting", &[]) == 1).then_some(());
-            wait_until("one waits", waits).await;
+            waiting(service, 1).await;
             self.holder.batch_execute("ROLLBACK").await.expect("the customers may be read");
-            let is_sent = async || (service.metrics().await.count("cxone_dataaction_lookups_waiting", &[]) == 0).then_some(());
-            wait_until("it is sent behind the other", is_sent).await;
+            // It is sent behind the other.
+            waiting(service, 0).await;
             meanwhile.await;
         };
         let (before, behind, ()) = tokio::join!(call("before", &self.before), behind, along);
