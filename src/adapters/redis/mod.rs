@@ -33,14 +33,15 @@ for i, key in ipairs(KEYS) do
 end";
 
 /// Puts a mark in the place of whatever is of a lower version. A mark of a higher one, of a customer that was gone and has come
-/// back, stays for as long as this one would.
+/// back, stays for as long as this one would. None ends earlier for it: another instance may keep what it reads for longer.
 const INVALIDATE: &str = "\
 for i, key in ipairs(KEYS) do
     local there = redis.pcall('GETRANGE', key, 12, 30)
+    local stay = math.max(redis.call('PTTL', key), ARGV[#ARGV])
     if type(there) ~= 'string' or not there:match('^%d+$') or there < ARGV[2 * i - 1] then
-        redis.call('SET', key, ARGV[2 * i], 'PX', ARGV[#ARGV])
+        redis.call('SET', key, ARGV[2 * i], 'PX', stay)
     elseif redis.call('STRLEN', key) == #ARGV[2 * i] then
-        redis.call('PEXPIRE', key, ARGV[#ARGV])
+        redis.call('PEXPIRE', key, stay)
     end
 end";
 

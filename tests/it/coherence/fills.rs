@@ -208,6 +208,27 @@ async fn a_change_leaves_its_mark_for_whoever_reads_late() {
 }
 
 #[tokio::test]
+async fn a_mark_of_an_instance_that_keeps_for_longer_is_not_shortened() {
+    let (database, redis) = (Database::new().await, Redis::start().await);
+    let brief = [("CXDA_CACHE__TTL", "1s"), ("CXDA_CACHE__ABSENT_TTL", "1s")];
+    let service = brief.into_iter().fold(Setup::on(&database).redis(&redis), |setup, (name, value)| setup.set(name, value)).start().await;
+    let ids = database.customers("acme42", 3).await;
+    has_heard(&service, 3).await;
+    // Of a change before the one that is heard of next, of that one, and of a customer before it was deleted.
+    for (id, version) in ids.iter().zip([1, 2, 5]) {
+        redis.run::<()>(&["SET", &key(*id), &mark(version), "PX", "80000"]).await;
+    }
+    database.run("UPDATE customers SET name = 'Beth'").await;
+    has_heard(&service, 6).await;
+    // All are told of at once, and the first shows when.
+    for (id, version) in ids.into_iter().zip([2, 2, 5]) {
+        marked(&redis, id, version).await;
+        let left = redis.run::<i64>(&["PTTL", &key(id)]).await;
+        assert!(left > 60_000, "a mark of version {version} ends after {left} ms");
+    }
+}
+
+#[tokio::test]
 async fn a_notification_that_comes_late_drops_nothing_newer() {
     let (database, redis) = (Database::new().await, Redis::start().await);
     let services = instances(&database, &redis).await;
