@@ -210,8 +210,8 @@ async fn a_change_leaves_its_mark_for_whoever_reads_late() {
 #[tokio::test]
 async fn a_mark_of_an_instance_that_keeps_for_longer_is_not_shortened() {
     let (database, redis) = (Database::new().await, Redis::start().await);
-    let brief = [("CXDA_CACHE__TTL", "1s"), ("CXDA_CACHE__ABSENT_TTL", "1s")];
-    let service = brief.into_iter().fold(Setup::on(&database).redis(&redis), |setup, (name, value)| setup.set(name, value)).start().await;
+    let brief = Setup::on(&database).redis(&redis).set("CXDA_CACHE__TTL", "1s").set("CXDA_CACHE__ABSENT_TTL", "1s");
+    let service = brief.start().await;
     let ids = database.customers("acme42", 3).await;
     has_heard(&service, 3).await;
     // Of a change before the one that is heard of next, of that one, and of a customer before it was deleted.
