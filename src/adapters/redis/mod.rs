@@ -58,7 +58,7 @@ pub struct RedisCache {
 impl RedisCache {
     /// Connects on first use, so Redis need not be up. Fails where the URL or the CA file is no good.
     ///
-    /// `longest`: how long any instance keeps anything at most.
+    /// `longest`: how long this instance keeps anything at most. Where another one keeps for longer, its own marks see to that.
     pub fn new(
         url: &str,
         ca_file: Option<&Path>,
