@@ -54,6 +54,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use support::{Cluster, Database, Setup, connect};
+use tokio::runtime::Builder;
 
 /// The service's, so that the bare route has it too.
 #[global_allocator]
@@ -132,22 +133,31 @@ struct Options {
     bench: bool,
 }
 
-#[tokio::main]
-async fn main() {
+fn main() {
     let options = Options::parse();
+    let mut runtime = Builder::new_multi_thread();
+    if matches!(options.scene, Scene::Figures) {
+        // Callers are other machines' work, so they shall be in nobody's way here: with a thread of theirs on each of two cores,
+        // answers from a cache were 64,000 a second in place of 92,000, at the same rate of the bare route.
+        runtime.worker_threads(1);
+    }
+    runtime.enable_all().build().expect("a runtime").block_on(run(&options));
+}
+
+async fn run(options: &Options) {
     match options.scene {
-        Scene::Figures => figures::run(&options).await,
-        Scene::Coherence => coherence::run(&options).await,
-        Scene::Poison => poison::run(&options).await,
-        Scene::Redis => outages::redis(&options).await,
-        Scene::Postgres => outages::postgres(&options).await,
-        Scene::Once => once::run(&options).await,
-        Scene::Kills => kills::run(&options).await,
-        Scene::Webhooks => webhooks::run(&options).await,
-        Scene::Genesys => genesys::run(&options).await,
-        Scene::Cognigy => cognigy::run(&options).await,
-        Scene::Import => import::run(&options).await,
-        Scene::Bare => figures::bare(&options).await,
+        Scene::Figures => figures::run(options).await,
+        Scene::Coherence => coherence::run(options).await,
+        Scene::Poison => poison::run(options).await,
+        Scene::Redis => outages::redis(options).await,
+        Scene::Postgres => outages::postgres(options).await,
+        Scene::Once => once::run(options).await,
+        Scene::Kills => kills::run(options).await,
+        Scene::Webhooks => webhooks::run(options).await,
+        Scene::Genesys => genesys::run(options).await,
+        Scene::Cognigy => cognigy::run(options).await,
+        Scene::Import => import::run(options).await,
+        Scene::Bare => figures::bare(options).await,
     }
 }
 
