@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,7 +18,7 @@ use uuid::Uuid;
 use super::cache::{CustomerCache, Vantage};
 use super::ports::{Cached, CustomerStore, StoreError};
 use crate::domain::audit;
-use crate::domain::{AuditEntry, CustomerBatch, CustomerDocument, CustomerId, Known, RequestId, Source, TenantId};
+use crate::domain::{AuditEntry, CustomerBatch, CustomerDocument, CustomerId, Json, Known, RequestId, Source, TenantId};
 use crate::metrics::Metrics;
 
 /// What is asked, by whom.
@@ -43,7 +42,7 @@ pub struct LookupRequest {
 #[derive(Debug, PartialEq, Eq)]
 pub struct LookupAnswer {
     /// The customers found, in the order asked.
-    pub found: Vec<(CustomerId, Bytes)>,
+    pub found: Vec<(CustomerId, Json)>,
     /// The ids of no customer of this tenant, in the order asked.
     pub missing: Vec<CustomerId>,
     /// How the cache served.

@@ -14,7 +14,7 @@ pub mod tenant;
 
 pub use audit::{AuditEntry, Source};
 pub use batch::{CustomerBatch, InvalidBatch};
-pub use customer::{CustomerDocument, CustomerId, CustomerRecord, Known};
+pub use customer::{CustomerDocument, CustomerId, CustomerRecord, Json, Known};
 pub use diagnosis::{Diagnosis, Evidence};
 pub use idempotency::{ActionId, Digest, Hasher, IdempotencyKey, KeySource, NoKey, Owner, StoredReply};
 pub use reason::Reason;

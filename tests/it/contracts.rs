@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cxone_data_action::adapters::guard::GuardSettings;
 use cxone_data_action::adapters::memory::MemoryStore;
 use cxone_data_action::adapters::postgres::PostgresStore;
@@ -116,7 +115,7 @@ async fn the_redis_tier_keeps_the_contract_of_a_cache() {
     let cache = RedisCache::new(&redis.url_of("cxda-cache").await, None, 2, guard, Duration::from_mins(1), metrics()).expect("a cache");
     let (a, b) = (tenant("a"), tenant("b"));
     let (there, absent, short, unknown) = (new_id(), new_id(), new_id(), new_id());
-    let present = Known::Present(Bytes::from_static(br#"{"name":"Ann"}"#));
+    let present = Known::Present(br#"{"name":"Ann"}"#.as_slice().into());
     let of = |known: &Known, version| Cached { known: known.clone(), version, seen: 7, keep: Duration::from_mins(1) };
     cache.ready().await.expect("ready");
 

@@ -109,7 +109,7 @@ impl Cache for RedisCache {
             command.arg(key(tenant, *id));
         }
         let values: Vec<Option<Vec<u8>>> = self.guard.call(self.pool.run(&command)).await?;
-        let checked = |(id, value): (&CustomerId, Option<Vec<u8>>)| match value::decode(value?, tenant, *id) {
+        let checked = |(id, value): (&CustomerId, Option<Vec<u8>>)| match value::decode(&value?, tenant, *id) {
             Ok(cached) => Some(cached),
             Err(Rejected::Mark) => None,
             Err(reason) => {

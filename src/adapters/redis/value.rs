@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -76,16 +75,15 @@ pub(super) fn encode(tenant: &TenantId, id: CustomerId, cached: &Cached) -> Vec<
     let expires = unix_millis() + millis(*keep);
     let customer = match known {
         Known::Present(json) => json,
-        Known::Absent => &Bytes::from_static(b"null"),
+        Known::Absent => b"null".as_slice(),
     };
     let head = format!(r#"{{"version":"{version:019}","seen":{seen},"expires":{expires},"tenant":"{tenant}","id":"{id}","customer":"#);
     [head.as_bytes(), customer, b"}"].concat()
 }
 
-pub(super) fn decode(bytes: Vec<u8>, tenant: &TenantId, id: CustomerId) -> Result<Cached, Rejected> {
-    let bytes = Bytes::from(bytes);
-    let Ok(value) = serde_json::from_slice::<Value<'_>>(&bytes) else {
-        return Err(serde_json::from_slice::<Mark<'_>>(&bytes).map_or(Rejected::Corrupt, |_| Rejected::Mark));
+pub(super) fn decode(bytes: &[u8], tenant: &TenantId, id: CustomerId) -> Result<Cached, Rejected> {
+    let Ok(value) = serde_json::from_slice::<Value<'_>>(bytes) else {
+        return Err(serde_json::from_slice::<Mark<'_>>(bytes).map_or(Rejected::Corrupt, |_| Rejected::Mark));
     };
     if value.tenant != tenant.as_str() || CustomerId::parse(value.id) != Some(id) {
         return Err(Rejected::Foreign);
@@ -96,7 +94,7 @@ pub(super) fn decode(bytes: Vec<u8>, tenant: &TenantId, id: CustomerId) -> Resul
     }
     let known = match value.customer.get() {
         "null" => Known::Absent,
-        json if json.starts_with('{') => Known::Present(bytes.slice_ref(json.as_bytes())),
+        json if json.starts_with('{') => Known::Present(json.as_bytes().into()),
         _ => return Err(Rejected::Corrupt),
     };
     let version = value.version.parse().map_err(|_| Rejected::Corrupt)?;
@@ -109,7 +107,7 @@ mod tests {
 
     fn some() -> anyhow::Result<(TenantId, CustomerId, Cached)> {
         let id = CustomerId::parse("6f1c0000-0000-4000-8000-000000000001").ok_or_else(|| anyhow::anyhow!("no id"))?;
-        let known = Known::Present(Bytes::from_static(br#"{"name":"Ann"}"#));
+        let known = Known::Present(br#"{"name":"Ann"}"#.as_slice().into());
         Ok(("acme42".parse()?, id, Cached { known, version: 3, seen: 1000, keep: Duration::from_mins(1) }))
     }
 
@@ -118,13 +116,13 @@ mod tests {
         let (tenant, id, cached) = some()?;
         for known in [cached.known.clone(), Known::Absent] {
             let bytes = encode(&tenant, id, &Cached { known: known.clone(), ..cached.clone() });
-            let decoded = decode(bytes.clone(), &tenant, id).map(|cached| (cached.known, cached.version, cached.seen));
+            let decoded = decode(&bytes, &tenant, id).map(|cached| (cached.known, cached.version, cached.seen));
             assert_eq!(decoded, Ok((known, 3, 1000)));
-            assert_eq!(decode(bytes, &"acme43".parse()?, id), Err(Rejected::Foreign));
+            assert_eq!(decode(&bytes, &"acme43".parse()?, id), Err(Rejected::Foreign));
         }
         let expired = encode(&tenant, id, &Cached { keep: Duration::ZERO, ..cached });
-        assert_eq!(decode(expired, &tenant, id), Err(Rejected::Expired));
-        assert_eq!(decode(mark(4).into(), &tenant, id), Err(Rejected::Mark));
+        assert_eq!(decode(&expired, &tenant, id), Err(Rejected::Expired));
+        assert_eq!(decode(mark(4).as_bytes(), &tenant, id), Err(Rejected::Mark));
         Ok(())
     }
 
@@ -143,7 +141,7 @@ mod tests {
         let (tenant, id, cached) = some()?;
         let bytes = encode(&tenant, id, &cached);
         for len in 0..bytes.len() {
-            assert_eq!(decode(bytes[..len].to_vec(), &tenant, id), Err(Rejected::Corrupt), "cut at {len}");
+            assert_eq!(decode(&bytes[..len], &tenant, id), Err(Rejected::Corrupt), "cut at {len}");
         }
         Ok(())
     }

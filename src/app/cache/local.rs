@@ -140,7 +140,6 @@ impl Local {
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
     use uuid::Uuid;
 
     use super::*;
@@ -150,7 +149,7 @@ mod tests {
     }
 
     fn cached() -> Cached {
-        Cached { known: Known::Present(Bytes::from_static(b"{}")), version: 1, seen: 1, keep: Duration::from_mins(1) }
+        Cached { known: Known::Present(b"{}".as_slice().into()), version: 1, seen: 1, keep: Duration::from_mins(1) }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What is hard to make happen from outside: a shared tier that misbehaves at the worst moment.
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use super::*;
@@ -15,7 +14,7 @@ fn id() -> CustomerId {
 }
 
 fn cached(seen: u64) -> Cached {
-    Cached { known: Known::Present(Bytes::from_static(b"{}")), version: 1, seen, keep: Duration::from_mins(1) }
+    Cached { known: Known::Present(b"{}".as_slice().into()), version: 1, seen, keep: Duration::from_mins(1) }
 }
 
 fn cache(shared: MockCache) -> CustomerCache {

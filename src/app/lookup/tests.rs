@@ -19,7 +19,7 @@ fn request(ids: &[u128]) -> LookupRequest {
 }
 
 fn present(text: &'static str) -> Cached {
-    Cached { known: Known::Present(Bytes::from_static(text.as_bytes())), version: 1, seen: 1, keep: Duration::from_secs(1) }
+    Cached { known: Known::Present(text.as_bytes().into()), version: 1, seen: 1, keep: Duration::from_secs(1) }
 }
 
 fn lookup(store: MockCustomerStore, shared: Option<MockCache>) -> Lookup {
@@ -43,7 +43,7 @@ fn knowing(answers: Vec<Option<Cached>>) -> MockCache {
 }
 
 fn reading(found: &[u128]) -> Reading {
-    let document = |n: &u128| CustomerDocument { id: id(*n), version: 1, json: Bytes::from(n.to_string()) };
+    let document = |n: &u128| CustomerDocument { id: id(*n), version: 1, json: n.to_string().into_bytes().into() };
     Reading { found: found.iter().map(document).collect(), seen: 1 }
 }
 

@@ -71,7 +71,6 @@ fn digits(number: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
     use serde_json::Value;
     use uuid::Uuid;
@@ -82,7 +81,7 @@ mod tests {
     fn answer(lengths: &[usize], missing: usize) -> LookupAnswer {
         let ids: Vec<_> = (1u128..).take(lengths.len() + missing).filter_map(|n| CustomerId::from_uuid(Uuid::from_u128(n))).collect();
         let customer =
-            |(id, length): (&CustomerId, &usize)| (*id, Bytes::from(format!(r#"{{"id":"{id}","name":"{}"}}"#, "x".repeat(*length))));
+            |(id, length): (&CustomerId, &usize)| (*id, format!(r#"{{"id":"{id}","name":"{}"}}"#, "x".repeat(*length)).into_bytes().into());
         LookupAnswer {
             found: ids.iter().zip(lengths).map(customer).collect(),
             missing: ids[lengths.len()..].to_vec(),
