@@ -1,6 +1,7 @@
 //! What stands before a dependency: a deadline, inside a circuit breaker that lets a counted few through to try.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use failsafe::failure_policy::ConsecutiveFailures;
 use failsafe::futures::CircuitBreaker;
 use failsafe::{Instrument, StateMachine, backoff, failure_policy};
+use futures_util::FutureExt;
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 
 use crate::app::ports::{CacheError, StoreDown};
 use crate::metrics::{Circuit, Metrics};
@@ -85,10 +88,18 @@ impl Guard {
         let _probe = if self.mirror.is_closed() { None } else { Some(self.probes.try_acquire().map_err(|_| GuardError::Open)?) };
         // The deadline is inside, since failsafe takes no note of a future dropped from outside.
         let bounded = async {
-            let result = match tokio::time::timeout(self.deadline, work).await {
-                Ok(result) => result.map_err(GuardError::Failed),
-                Err(_) => Err(GuardError::Timeout),
+            let mut work = pin!(work);
+            let answer = match tokio::time::timeout(self.deadline, &mut work).await {
+                Ok(answer) => Some(answer),
+                Err(_) => {
+                    // Where this thread was held up, the answer may be there, and counts: it is read after the first turn of
+                    // whatever else waits here, and told in the second.
+                    yield_now().await;
+                    yield_now().await;
+                    work.now_or_never()
+                }
             };
+            let result = answer.map_or(Err(GuardError::Timeout), |answer| answer.map_err(GuardError::Failed));
             result.inspect_err(|error| self.mirror.note(error))
         };
         self.breaker.call(bounded).await.map_err(|error| match error {
@@ -150,7 +161,15 @@ impl Instrument for Mirror {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
     use std::sync::atomic::AtomicUsize;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::runtime;
+    use tokio::sync::oneshot;
+    use tokio::task::{LocalSet, spawn_local};
 
     use super::*;
 
@@ -173,6 +192,35 @@ mod tests {
         for expected in ["timeout", "timeout", "timeout", "open", "open"] {
             assert_eq!(fail(&guard).await, expected);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_that_came_in_time_counts_where_its_reader_was_held_up() -> anyhow::Result<()> {
+        // As in the service: whoever asks has the timers of another runtime, and its own socket here.
+        let (timers, here) = (runtime::Runtime::new()?, runtime::Builder::new_current_thread().enable_all().build()?);
+        let (guard, handle) = (guard()?, timers.handle().clone());
+        let asked = async move {
+            let (mut server, socket) = UnixStream::pair()?;
+            socket.set_nonblocking(true)?;
+            let mut socket = tokio::net::UnixStream::from_std(socket)?;
+            let (tell, told) = oneshot::channel();
+            tokio::spawn(async move { tell.send(socket.read_u8().await) });
+            let mut call = Box::pin(async move { guard.call(async { Ok(told.await??) }).await });
+            let mut is_asked = false;
+            let call = poll_fn(move |context| {
+                let _timers = handle.enter();
+                let answer = call.as_mut().poll(context);
+                if !std::mem::replace(&mut is_asked, true) {
+                    let _its_answer = server.write_all(b"7");
+                    #[expect(clippy::disallowed_methods, reason = "somebody who waits is held up, which is its purpose")]
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                answer
+            });
+            anyhow::Ok(spawn_local(call).await??)
+        };
+        assert_eq!(here.block_on(LocalSet::new().run_until(asked))?, b'7');
         Ok(())
     }
 
