@@ -133,7 +133,12 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
     let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh, console, document };
     let onlooked = services.clone();
 
-    let http = HttpServer::new(move || App::new().configure(|app| http::routes(app, &services)))
+    let settle = caching.settling();
+    let app = move || {
+        settle();
+        App::new().configure(|app| http::routes(app, &services))
+    };
+    let http = HttpServer::new(app)
         .workers(config.http.workers)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout((config.shutdown.grace + GIVE_UP_PATIENCE).as_secs() + 1)

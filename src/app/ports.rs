@@ -137,6 +137,9 @@ pub trait Cache: Send + Sync {
     /// Forgets whatever is older than these versions, and takes nothing that is for as long as such may live.
     async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError>;
 
+    /// The current thread will ask often, and its runtime lives for as long as it does.
+    fn settle(&self) {}
+
     /// Another number whenever what was kept may have gone, or come back: after a restart. It has changed before anything is got
     /// from the restarted one.
     fn incarnation(&self) -> u64;

@@ -161,6 +161,10 @@ impl Cache for RedisCache {
         Ok(self.guard.call(self.pool.run(&invalidate)).await?)
     }
 
+    fn settle(&self) {
+        self.pool.settle();
+    }
+
     fn incarnation(&self) -> u64 {
         self.pool.incarnation()
     }
