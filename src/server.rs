@@ -133,9 +133,9 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
     let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh, console, document };
     let onlooked = services.clone();
 
-    let settle = caching.settling();
+    let cache = Arc::clone(&caching.cache);
     let app = move || {
-        settle();
+        cache.settle();
         App::new().configure(|app| http::routes(app, &services))
     };
     let http = HttpServer::new(app)

@@ -69,6 +69,13 @@ impl CustomerCache {
         self.local.keeps()
     }
 
+    /// To be called on each thread that answers, on its runtime.
+    pub fn settle(&self) {
+        if let Some(shared) = &self.shared {
+            shared.settle();
+        }
+    }
+
     /// How the shared tier is.
     pub async fn reach(&self, patience: Duration) -> Reach {
         Reach::of(self.shared.as_ref().map(async |shared| shared.ready().await.is_ok()), patience).await

@@ -55,16 +55,6 @@ impl Caching {
         Ok(Self { cache, shared, listener })
     }
 
-    /// To be called on each thread that answers.
-    pub(super) fn settling(&self) -> impl Fn() + Clone + Send + 'static {
-        let shared = self.shared.clone();
-        move || {
-            if let Some(shared) = &shared {
-                shared.settle();
-            }
-        }
-    }
-
     /// Follows no changes any more.
     pub(super) fn close(&self) {
         if let Some(listener) = &self.listener {
