@@ -309,7 +309,7 @@ async fn wrong(service: &Service, database: &Database) -> usize {
 }
 
 fn redis_key(key: usize) -> String {
-    format!("cxda:v1:{{acme42}}:{}", id(key))
+    format!("cxda:v2:{{acme42}}:{}", id(key))
 }
 
 async fn snapshot(redis: &Redis) -> Vec<Option<Vec<u8>>> {

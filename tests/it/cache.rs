@@ -111,11 +111,11 @@ async fn keys_name_version_tenant_and_customer_and_none_lives_for_ever() {
     service.lookup("acme42", &ids).await;
     redis.filled("acme42", &ids).await;
     let keys: BTreeSet<String> = redis.run(&["KEYS", "*"]).await;
-    assert_eq!(keys, ids.iter().map(|id| format!("cxda:v1:{{acme42}}:{id}")).collect());
+    assert_eq!(keys, ids.iter().map(|id| format!("cxda:v2:{{acme42}}:{id}")).collect());
 
     let mut ends = BTreeSet::new();
     for id in &ids {
-        let key = format!("cxda:v1:{{acme42}}:{id}");
+        let key = format!("cxda:v2:{{acme42}}:{id}");
         let value: Vec<u8> = redis.run(&["GET", &key]).await;
         assert!(serde_json::from_slice::<Value>(&value).is_ok_and(|value| value.is_object()), "a JSON object");
         let left = redis.run::<i64>(&["PTTL", &key]).await;

@@ -13,7 +13,7 @@ use crate::support::{Database, Gate, Kept, Redis, Service, Setup, wait_until};
 const LONGEST: i64 = 66_000;
 
 fn key(id: Uuid) -> String {
-    format!("cxda:v1:{{acme42}}:{id}")
+    format!("cxda:v2:{{acme42}}:{id}")
 }
 
 fn mark(version: u64) -> String {
@@ -126,7 +126,7 @@ impl Fill {
     /// What it alone sends.
     fn mark(self, id: Uuid) -> String {
         match self {
-            Self::Set => format!(r#""id":"{id}""#),
+            Self::Set => format!(r#""key":"{}""#, key(id)),
             // A version behind the last key.
             Self::Script => format!("{}\r\n$19\r\n", key(id)),
         }

@@ -6,7 +6,7 @@ use super::{LISTENER, all_keep, all_see, cached, instances, name, rename, setup}
 use crate::support::{Cluster, Database, Redis, Service, wait_until};
 
 fn key(id: Uuid) -> String {
-    format!("cxda:v1:{{acme42}}:{id}")
+    format!("cxda:v2:{{acme42}}:{id}")
 }
 
 /// Puts a value back, as out of a snapshot.

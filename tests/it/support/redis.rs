@@ -88,7 +88,7 @@ impl Redis {
 
     /// What is kept for a customer or for its absence; not the mark that a change leaves.
     pub(crate) async fn cached(&self, tenant: &str, id: uuid::Uuid) -> Option<serde_json::Value> {
-        let value: Option<String> = self.run(&["GET", &format!("cxda:v1:{{{tenant}}}:{id}")]).await;
+        let value: Option<String> = self.run(&["GET", &format!("cxda:v2:{{{tenant}}}:{id}")]).await;
         let value: serde_json::Value = serde_json::from_str(&value?).ok()?;
         value.get("customer").cloned()
     }
