@@ -1,8 +1,8 @@
 //! The form of a cached customer in Redis: JSON that says which key it is of and until when it may be used, and ends with a
 //! checksum.
 //!
-//! It is read by its places, and no JSON parser looks at it: by its checksum it is as it was written. That took 3 µs of the 27 for
-//! a lookup of ten customers from Redis.
+//! It is read by its places, since by its checksum it is as it was written. A JSON parser took 3 of the 27 µs of a lookup of ten
+//! customers from Redis.
 
 use std::time::Duration;
 
