@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::client;
 use crate::connection::Connection;
-use crate::support::{Database, Redis, Service, connect};
+use crate::support::{Database, Redis, Service, connect, customer_key};
 use crate::{Options, customer, database};
 
 const KEYS: usize = 2_000;
@@ -309,7 +309,7 @@ async fn wrong(service: &Service, database: &Database) -> usize {
 }
 
 fn redis_key(key: usize) -> String {
-    format!("cxda:v2:{{acme42}}:{}", id(key))
+    customer_key("acme42", id(key))
 }
 
 async fn snapshot(redis: &Redis) -> Vec<Option<Vec<u8>>> {

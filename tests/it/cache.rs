@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::{Database, Redis, Setup, ids_of, wait_until};
+use crate::support::{Database, Redis, Setup, customer_key, ids_of, wait_until};
 
 const LOOKUPS: &str = "cxone_dataaction_cache_lookups_total";
 
@@ -115,7 +115,7 @@ async fn keys_name_version_tenant_and_customer_and_none_lives_for_ever() {
 
     let mut ends = BTreeSet::new();
     for id in &ids {
-        let key = format!("cxda:v2:{{acme42}}:{id}");
+        let key = customer_key("acme42", *id);
         let value: Vec<u8> = redis.run(&["GET", &key]).await;
         assert!(serde_json::from_slice::<Value>(&value).is_ok_and(|value| value.is_object()), "a JSON object");
         let left = redis.run::<i64>(&["PTTL", &key]).await;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::support::{Database, Proxy, Redis, Service, Setup, ids_of, wait_until};
+use crate::support::{Database, Proxy, Redis, Service, Setup, customer_key, ids_of, wait_until};
 
 const REJECTED: &str = "cxone_dataaction_cache_rejected_total";
 
@@ -175,7 +175,7 @@ async fn garbage_in_the_cache_is_a_miss_and_is_counted() {
     let service = setup(&database, &redis).start().await;
     for garbage in ["", "garbage", "{", "{}", "[]", "null", "0", "\"x\"", "\u{0}\u{1}", "{\"customer\":null}"] {
         let id = database.customer("acme42", "Ann").await;
-        let key = format!("cxda:v2:{{acme42}}:{id}");
+        let key = customer_key("acme42", id);
         wait_until("the insert has left its mark", async || (redis.run::<usize>(&["EXISTS", &key]).await == 1).then_some(())).await;
         redis.run::<()>(&["SET", &key, garbage]).await;
         let before = service.metrics().await.count(REJECTED, &[("reason", "corrupt")]);
@@ -192,7 +192,7 @@ async fn a_value_of_another_type_is_no_failure() {
     let redis = Redis::start().await;
     let service = setup(&database, &redis).start().await;
     let id = database.customer("acme42", "Ann").await;
-    let key = format!("cxda:v2:{{acme42}}:{id}");
+    let key = customer_key("acme42", id);
     wait_until("the insert has left its mark", async || (redis.run::<usize>(&["EXISTS", &key]).await == 1).then_some(())).await;
     redis.run::<()>(&["DEL", &key]).await;
     redis.run::<()>(&["RPUSH", &key, "x"]).await;
@@ -208,7 +208,7 @@ async fn another_tenants_value_is_never_served() {
     let service = setup(&database, &redis).start().await;
     let id = database.customer("globex", "Zaphod").await;
     database.customer_with_id("acme42", id, "Ann").await;
-    let [ours, theirs] = ["acme42", "globex"].map(|tenant| format!("cxda:v2:{{{tenant}}}:{id}"));
+    let [ours, theirs] = ["acme42", "globex"].map(|tenant| customer_key(tenant, id));
     assert_eq!(service.lookup("globex", &[id]).await.names(), ["Zaphod"]);
     redis.filled("globex", &[id]).await;
     redis.run::<()>(&["COPY", &theirs, &ours, "REPLACE"]).await;
@@ -224,7 +224,7 @@ async fn another_customers_value_is_never_served() {
     let redis = Redis::start().await;
     let service = setup(&database, &redis).start().await;
     let (ann, zaphod) = (database.customer("acme42", "Ann").await, database.customer("acme42", "Zaphod").await);
-    let [hers, his] = [ann, zaphod].map(|id| format!("cxda:v2:{{acme42}}:{id}"));
+    let [hers, his] = [ann, zaphod].map(|id| customer_key("acme42", id));
     service.lookup("acme42", &[zaphod]).await;
     redis.filled("acme42", &[zaphod]).await;
     redis.run::<()>(&["COPY", &his, &hers, "REPLACE"]).await;

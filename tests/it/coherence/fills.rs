@@ -7,13 +7,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{all_keep, all_see, cached, has_heard, instances, name, rename, setup};
-use crate::support::{Database, Gate, Kept, Redis, Service, Setup, wait_until};
+use crate::support::{Database, Gate, Kept, Redis, Service, Setup, customer_key, wait_until};
 
 /// How long anything is kept in these tests at most, in milliseconds: a minute, and a tenth of it.
 const LONGEST: i64 = 66_000;
 
 fn key(id: Uuid) -> String {
-    format!("cxda:v2:{{acme42}}:{id}")
+    customer_key("acme42", id)
 }
 
 fn mark(version: u64) -> String {

@@ -3,10 +3,10 @@
 use uuid::Uuid;
 
 use super::{LISTENER, all_keep, all_see, cached, instances, name, rename, setup};
-use crate::support::{Cluster, Database, Redis, Service, wait_until};
+use crate::support::{Cluster, Database, Redis, Service, customer_key, wait_until};
 
 fn key(id: Uuid) -> String {
-    format!("cxda:v2:{{acme42}}:{id}")
+    customer_key("acme42", id)
 }
 
 /// Puts a value back, as out of a snapshot.

@@ -34,7 +34,7 @@ pub(crate) use port::free_port;
 pub(crate) use postgres::{Cluster, Database, binaries, connect};
 pub(crate) use process::{Outcome, Process, Tool, search_path};
 pub(crate) use proxy::Proxy;
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Redis, customer_key};
 pub(crate) use reply::Reply;
 pub(crate) use service::{Service, Setup, client, ids_of, request, send, tally};
 pub(crate) use signature::{SECRET, hmac, sign, sign_with};

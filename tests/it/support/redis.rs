@@ -10,6 +10,11 @@ use redis::{Client, InfoDict};
 
 use super::{free_port, scratch_dir, wait_until, watch, watchdog};
 
+/// The key of a cached customer.
+pub(crate) fn customer_key(tenant: &str, id: uuid::Uuid) -> String {
+    format!("cxda:v2:{{{tenant}}}:{id}")
+}
+
 /// A `redis-server` without persistence, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Redis {
@@ -88,7 +93,7 @@ impl Redis {
 
     /// What is kept for a customer or for its absence; not the mark that a change leaves.
     pub(crate) async fn cached(&self, tenant: &str, id: uuid::Uuid) -> Option<serde_json::Value> {
-        let value: Option<String> = self.run(&["GET", &format!("cxda:v2:{{{tenant}}}:{id}")]).await;
+        let value: Option<String> = self.run(&["GET", &customer_key(tenant, id)]).await;
         let value: serde_json::Value = serde_json::from_str(&value?).ok()?;
         value.get("customer").cloned()
     }
