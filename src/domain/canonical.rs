@@ -1,14 +1,17 @@
-//! Canonical JSON (RFC 8785): one text for everything that means the same, and none for what two readers could understand
-//! in two ways.
+//! Canonical JSON (RFC 8785): one text for all spellings of a value, and none for a text that two readers could understand in
+//! two ways.
+//!
+//! The text is read once, and the work is linear in its length whatever it holds: it comes from callers.
 
-use std::collections::HashSet;
+mod number;
+mod reader;
+
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// As deep as `serde_json` reads.
-const MAX_DEPTH: usize = 127;
+use reader::Reader;
 
 /// Why there is no canonical form, or no one value at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub enum Ambiguity {
     InexactNumber,
     /// A member that its object has twice: readers take the first, the last or none (RFC 8259 section 4).
     DuplicateMember,
-    /// A text that is not Unicode (RFC 7493 section 2.1), or values within values past all measure.
+    /// A text that is not Unicode (RFC 7493 section 2.1), or more levels of arrays and objects than are read.
     Unreadable,
 }
 
@@ -56,46 +59,35 @@ impl fmt::Display for Ambiguity {
     }
 }
 
-/// The canonical form of a JSON text.
-pub fn canonical(json: &[u8]) -> Result<String, Unclear> {
-    let document = document(json)?;
-    check(document.get(), &mut Vec::new())?;
-    let unreadable = |_| Unclear::At { pointer: String::new(), why: Ambiguity::Unreadable };
-    let value: serde_json::Value = serde_json::from_str(document.get()).map_err(unreadable)?;
-    serde_json_canonicalizer::to_string(&value).map_err(unreadable)
+/// The value of a JSON text that means one thing only.
+///
+/// # Errors
+/// [`Unclear::NotJson`], or the first ambiguity in the order of the text.
+pub fn unambiguous(json: &[u8]) -> Result<Value, Unclear> {
+    Reader::new(document(json)?).read()
 }
 
-/// The canonical form of the value at a place, given by the member names and indices that lead there; `None` where nothing
-/// or `null` is. What else the document holds does not matter.
+/// The canonical form of a value.
+pub fn serialize(value: &Value) -> Result<String, Unclear> {
+    serde_json_canonicalizer::to_string(value).map_err(|_| Unclear::At { pointer: String::new(), why: Ambiguity::Unreadable })
+}
+
+/// The canonical form of a JSON text.
+pub fn canonical(json: &[u8]) -> Result<String, Unclear> {
+    serialize(&unambiguous(json)?)
+}
+
+/// The canonical form of the value at a place, given by the member names and indices that lead there; `None` where the place is
+/// missing or holds `null`. Ambiguities elsewhere in the document do not matter.
 pub fn canonical_at(json: &[u8], path: &[String]) -> Result<Option<String>, Unclear> {
-    let mut value = document(json)?;
-    for (depth, name) in path.iter().enumerate() {
-        let unclear = |why| Unclear::At { pointer: pointer(path[..=depth].iter().map(String::as_str)), why };
-        let next = match value.get().as_bytes().first() {
-            Some(b'{') => {
-                let members: Members<'_> = serde_json::from_str(value.get()).map_err(|_| unclear(Ambiguity::Unreadable))?;
-                let mut named = members.0.into_iter().filter(|(member, _)| member == name);
-                match (named.next(), named.next()) {
-                    (_, Some(_)) => return Err(unclear(Ambiguity::DuplicateMember)),
-                    (found, None) => found.map(|(_, value)| value),
-                }
-            }
-            Some(b'[') => {
-                let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| unclear(Ambiguity::Unreadable))?;
-                index(name).and_then(|index| items.get(index).copied())
-            }
-            _ => None,
-        };
-        match next {
-            Some(next) => value = next,
-            None => return Ok(None),
-        }
-    }
-    if value.get() == "null" {
+    let here = |depth: usize| pointer(path[..depth].iter().map(String::as_str));
+    let found = Reader::new(document(json)?).find(path);
+    let Some(value) = found.map_err(|(depth, why)| Unclear::At { pointer: here(depth), why })? else { return Ok(None) };
+    if value == "null" {
         return Ok(None);
     }
-    canonical(value.get().as_bytes()).map(Some).map_err(|error| match error {
-        Unclear::At { pointer: within, why } => Unclear::At { pointer: pointer(path.iter().map(String::as_str)) + &within, why },
+    canonical(value.as_bytes()).map(Some).map_err(|error| match error {
+        Unclear::At { pointer: within, why } => Unclear::At { pointer: here(path.len()) + &within, why },
         Unclear::NotJson => Unclear::NotJson,
     })
 }
@@ -108,102 +100,10 @@ pub fn pointer<'n>(names: impl Iterator<Item = &'n str>) -> String {
     })
 }
 
-/// An index as RFC 6901 section 4 spells it: without a sign, and without zeros before it.
-fn index(name: &str) -> Option<usize> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
-    name.parse().ok().filter(|_| plain)
-}
-
 /// The whole document, where it is one.
-fn document(json: &[u8]) -> Result<&RawValue, Unclear> {
-    std::str::from_utf8(json).ok().and_then(|text| serde_json::from_str(text).ok()).ok_or(Unclear::NotJson)
-}
-
-/// Walks through the text as it was sent, since a parsed value no longer shows what was lost in parsing.
-fn check(json: &str, path: &mut Vec<String>) -> Result<(), Unclear> {
-    let unclear = |path: &[String], why| Err(Unclear::At { pointer: pointer(path.iter().map(String::as_str)), why });
-    if path.len() > MAX_DEPTH {
-        return unclear(&path[..1], Ambiguity::Unreadable);
-    }
-    match json.as_bytes().first() {
-        Some(b'{') => {
-            let Ok(members) = serde_json::from_str::<Members<'_>>(json) else { return unclear(path, Ambiguity::Unreadable) };
-            let mut names = HashSet::new();
-            for (name, value) in members.0 {
-                path.push(name.clone());
-                if !names.insert(name) {
-                    return unclear(path, Ambiguity::DuplicateMember);
-                }
-                check(value.get(), path)?;
-                path.pop();
-            }
-            Ok(())
-        }
-        Some(b'[') => {
-            let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(json) else { return unclear(path, Ambiguity::Unreadable) };
-            for (index, item) in items.into_iter().enumerate() {
-                path.push(index.to_string());
-                check(item.get(), path)?;
-                path.pop();
-            }
-            Ok(())
-        }
-        Some(b'-' | b'0'..=b'9') if !is_exact(json) => unclear(path, Ambiguity::InexactNumber),
-        Some(b'"') if serde_json::from_str::<String>(json).is_err() => unclear(path, Ambiguity::Unreadable),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a double holds a number: it is a print of that double, the shortest or that of 17 digits, or its very value. So two
-/// numbers that become one are prints of one double.
-fn is_exact(number: &str) -> bool {
-    let Ok(double) = number.parse::<f64>() else { return false };
-    let told = digits(number);
-    double.is_finite()
-        && [format!("{double:e}"), format!("{double:.16e}"), format!("{double:.0}")].iter().any(|print| digits(print) == told)
-}
-
-/// A number without its sign: its digits from the first to the last that is not zero, and the power of ten of that last one.
-fn digits(number: &str) -> (String, i64) {
-    let unsigned = number.trim_start_matches('-');
-    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = [whole, fraction].concat();
-    let without_end = all.trim_end_matches('0');
-    let significant = without_end.trim_start_matches('0');
-    if significant.is_empty() {
-        return (String::new(), 0);
-    }
-    let places = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    // An exponent of more digits than this holds is that of no double but zero.
-    let exponent = exponent.trim_start_matches('+').parse::<i64>().unwrap_or(i64::MIN);
-    let last = exponent.saturating_sub(places(fraction.len())).saturating_add(places(all.len() - without_end.len()));
-    (significant.to_owned(), last)
-}
-
-/// An object's members in their order, twins included.
-struct Members<'j>(Vec<(String, &'j RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Each)
-    }
+fn document(json: &[u8]) -> Result<&str, Unclear> {
+    let value: Option<&RawValue> = std::str::from_utf8(json).ok().and_then(|text| serde_json::from_str(text).ok());
+    value.map(RawValue::get).ok_or(Unclear::NotJson)
 }
 
 #[cfg(test)]
@@ -307,9 +207,9 @@ mod tests {
         fn every_double_is_exact_in_every_spelling(bits in any::<u64>()) {
             let double = f64::from_bits(bits);
             prop_assume!(double.is_finite());
-            prop_assert!(is_exact(&format!("{double:e}")), "{double:e}");
-            prop_assert!(is_exact(&format!("{double:.16e}")), "{double:.16e}");
-            prop_assert!(is_exact(&format!("{double}")), "{double}");
+            for text in [format!("{double:e}"), format!("{double:.16e}"), format!("{double}")] {
+                prop_assert_eq!(number::exact(&text), Some(double), "{}", text);
+            }
             let text = of(&format!("{double:e}"));
             prop_assert_eq!(text.ok().and_then(|text| text.parse::<f64>().ok()), Some(double));
         }

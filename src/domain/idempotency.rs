@@ -9,8 +9,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::SigningKey;
 use super::canonical::{Unclear, canonical, canonical_at};
+use super::{FlatInput, SigningKey};
 
 /// What a request's key is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +40,24 @@ impl KeySource {
         if let Self::Header(name) = self { Some(name) } else { None }
     }
 
-    /// The parts of the key, the first one naming the source. `header` is the value of [`Self::header`], `meaning` the body's
-    /// canonical form.
+    /// The canonical form of a body whose payload is compared by what it means. A key of raw bytes needs none: its payload is the
+    /// same by itself.
+    fn canonical(&self, body: &[u8]) -> Option<Result<String, Unclear>> {
+        (*self != Self::RawBody).then(|| canonical(body))
+    }
+
+    /// The parts of the key, the first one naming the source. `header` is the value of [`Self::header`], `json` what
+    /// [`Self::canonical`] gave.
     fn parts<'p>(
         &self,
         header: Option<&'p str>,
         body: &'p [u8],
-        meaning: &'p Result<String, Unclear>,
+        json: Option<&'p Result<String, Unclear>>,
     ) -> Result<Vec<Cow<'p, [u8]>>, NoKey> {
         Ok(match self {
             Self::RawBody => vec![Cow::Borrowed(b"raw"), body.into()],
             Self::CanonicalBody => {
-                let json = meaning.as_ref().map_err(|unclear| NoKey::Unclear(unclear.clone()))?;
+                let json = json.ok_or(NoKey::Missing)?.as_ref().map_err(|unclear| NoKey::Unclear(unclear.clone()))?;
                 vec![Cow::Borrowed(b"canonical"), json.as_bytes().into()]
             }
             Self::Header(_) => {
@@ -158,12 +164,12 @@ impl IdempotencyKey {
         header: Option<&str>,
         body: &[u8],
     ) -> Result<Self, NoKey> {
-        let meaning = canonical(body);
-        let parts = source.parts(header, body, &meaning)?;
+        let json = source.canonical(body);
+        let parts = source.parts(header, body, json.as_ref())?;
         let scoped = [b"key", scope.as_bytes(), caller.as_bytes()].into_iter().chain(parts.iter().map(|part| &**part));
-        let fingerprint = match &meaning {
-            Ok(json) => hasher.digest([b"json".as_slice(), json.as_bytes()]),
-            Err(_) => hasher.digest([b"bytes", body]),
+        let fingerprint = match &json {
+            Some(Ok(json)) => hasher.digest([b"json".as_slice(), json.as_bytes()]),
+            Some(Err(_)) | None => hasher.digest([b"bytes", body]),
         };
         Ok(Self { scope: Arc::clone(scope), hash: hasher.digest(scoped), fingerprint })
     }
@@ -176,10 +182,9 @@ impl IdempotencyKey {
         environment: &str,
         action: &ActionId,
         header: Option<&str>,
-        input: &[u8],
-    ) -> Result<Self, Unclear> {
-        let json = canonical(input)?;
-        let meaning = [action.as_str().as_bytes(), json.as_bytes()];
+        input: &FlatInput,
+    ) -> Self {
+        let meaning = [action.as_str().as_bytes(), input.canonical().as_bytes()];
         let hash = match header {
             Some(name) => Self::of_named_action(hasher, scope, caller, environment, name),
             None => {
@@ -187,7 +192,7 @@ impl IdempotencyKey {
                 hasher.digest(within.into_iter().chain(meaning))
             }
         };
-        Ok(Self { scope: Arc::clone(scope), hash, fingerprint: hasher.digest([b"action".as_slice()].into_iter().chain(meaning)) })
+        Self { scope: Arc::clone(scope), hash, fingerprint: hasher.digest([b"action".as_slice()].into_iter().chain(meaning)) }
     }
 
     /// The hash of the key of an execution that its caller has named.
@@ -257,7 +262,7 @@ impl StoredReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Secret;
+    use crate::domain::{NotFlat, Secret};
 
     fn key(scope: &str, caller: &str, source: &KeySource, header: Option<&str>, body: &str) -> Result<IdempotencyKey, NoKey> {
         let hasher = Hasher::new(&[7; 32]).ok_or(NoKey::Missing)?;
@@ -289,11 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn an_execution_is_named_by_its_caller_or_by_what_it_means() -> Result<(), Unclear> {
-        let hasher = Hasher::new(&[7; 32]).ok_or(Unclear::NotJson)?;
-        let key = |caller, environment, action, header, input: &str| {
-            let action = ActionId::parse(action).ok_or(Unclear::NotJson)?;
-            IdempotencyKey::of_action(&hasher, &"/x".into(), caller, environment, &action, header, input.as_bytes())
+    fn an_execution_is_named_by_its_caller_or_by_what_it_means() -> Result<(), NotFlat> {
+        let hasher = Hasher::new(&[7; 32]).ok_or(NotFlat::NotAnObject)?;
+        let key = |caller, environment, action, header, input: &'static str| {
+            let action = ActionId::parse(action).ok_or(NotFlat::NotAnObject)?;
+            let input = FlatInput::parse(Bytes::from_static(input.as_bytes()))?;
+            Ok(IdempotencyKey::of_action(&hasher, &"/x".into(), caller, environment, &action, header, &input))
         };
         let meant = key("k", "prod", "a", None, r#"{"a":1,"b":2}"#)?;
         assert_eq!(meant, key("k", "prod", "a", None, r#"{"b":2.0,"a":1}"#)?);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
 
 use super::error::{ApiError, FieldError};
 use super::once::{hasher, key_header, respond};
@@ -16,8 +15,8 @@ use crate::app::execute::Execute;
 use crate::app::once::Once;
 use crate::app::ports::DataActionCall;
 use crate::config::SigningScheme;
-use crate::domain::canonical::{canonical, pointer};
-use crate::domain::{ActionId, Hasher, IdempotencyKey, SigningKey};
+use crate::domain::canonical::pointer;
+use crate::domain::{ActionId, FlatInput, Hasher, IdempotencyKey, NotFlat, SigningKey};
 
 /// The header by which a caller names an execution (draft-ietf-httpapi-idempotency-key-header).
 pub const KEY_HEADER: &str = "Idempotency-Key";
@@ -72,9 +71,9 @@ pub(super) async fn post(request: HttpRequest, proven: Proven, actions: Data<Dat
         return Err(ApiError::MissingIdempotencyKey);
     }
     let hasher = hasher(actions.hasher.as_ref(), &caller)?;
-    let input = flat(body)?;
-    let key = IdempotencyKey::of_action(&hasher, &actions.scope, caller.id(), &actions.environment, &action, header, &input)?;
-    let call = DataActionCall { action, input, request_id: request_id(&request) };
+    let input = flat_input(body)?;
+    let key = IdempotencyKey::of_action(&hasher, &actions.scope, caller.id(), &actions.environment, &action, header, &input);
+    let call = DataActionCall { action, input: input.into_bytes(), request_id: request_id(&request) };
     let answer = actions.execute.run(&actions.once, key, call).await?;
     Ok(respond(&request, answer))
 }
@@ -89,14 +88,15 @@ fn action(request: &HttpRequest) -> Result<ActionId, ApiError> {
     })
 }
 
-/// An input as Genesys has them: an object whose values are no objects and no lists, and that means one thing only.
-pub(super) fn flat(body: Bytes) -> Result<Bytes, ApiError> {
-    canonical(&body)?;
+/// The input that a body holds.
+pub(super) fn flat_input(body: Bytes) -> Result<FlatInput, ApiError> {
     let wrong = |name: Option<&str>, code, detail: &str| FieldError { pointer: pointer(name.into_iter()), code, detail: detail.to_owned() };
-    let Ok(Value::Object(members)) = serde_json::from_slice(&body) else {
-        return Err(ApiError::invalid_input(vec![wrong(None, "not_an_object", "must be an object")]));
-    };
-    let nested = members.iter().filter(|(_, value)| value.is_object() || value.is_array());
-    let nested: Vec<_> = nested.map(|(name, _)| wrong(Some(name), "not_scalar", "must be a string, a number, a boolean or null")).collect();
-    if nested.is_empty() { Ok(body) } else { Err(ApiError::invalid_input(nested)) }
+    FlatInput::parse(body).map_err(|error| match error {
+        NotFlat::Unclear(unclear) => unclear.into(),
+        NotFlat::NotAnObject => ApiError::invalid_input(vec![wrong(None, "not_an_object", "must be an object")]),
+        NotFlat::Nested(names) => {
+            let nested = |name: &String| wrong(Some(name), "not_scalar", "must be a string, a number, a boolean or null");
+            ApiError::invalid_input(names.iter().map(nested).collect())
+        }
+    })
 }

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::Bounds;
 use super::data_action;
 use super::error::ApiError;
-use super::execute::flat;
+use super::execute::flat_input;
 use super::once::{hasher, key_header, respond};
 use super::proof::prove;
 use super::request::{note, request_id};
@@ -128,7 +128,7 @@ pub(super) async fn post(
             webhook.once.run(key, async move { look_up(&lookup, &limits, signed, id).await }).await?
         }
         Action::Genesys(execute, action) => {
-            let call = DataActionCall { action: action.clone(), input: flat(body)?, request_id: id };
+            let call = DataActionCall { action: action.clone(), input: flat_input(body)?.into_bytes(), request_id: id };
             execute.run(&webhook.once, key, call).await?
         }
         Action::Echo => {

@@ -1,0 +1,223 @@
+//! Reads a JSON text once, from its first byte to its last. The text is known to be JSON (RFC 8259): what is looked for is what
+//! readers may take in different ways.
+
+use std::borrow::Cow;
+
+use serde_json::map::Entry;
+use serde_json::{Map, Number, Value};
+
+use super::{Ambiguity, Unclear, number, pointer};
+
+/// Levels of arrays and objects, as many as `serde_json` reads.
+const MAX_DEPTH: usize = 127;
+
+/// A JSON text and how far it is read.
+pub(super) struct Reader<'j> {
+    text: &'j str,
+    /// The offset of the next byte.
+    at: usize,
+    /// The members and items that lead to the value that is being read.
+    path: Vec<Step<'j>>,
+}
+
+enum Step<'j> {
+    /// A member, by its name as it is spelled, with its quotes.
+    Member(&'j str),
+    Item(usize),
+}
+
+impl<'j> Reader<'j> {
+    /// `json`: a whole and valid JSON text.
+    pub(super) fn new(json: &'j str) -> Self {
+        Self { text: json, at: 0, path: Vec::new() }
+    }
+
+    /// The whole text as a value, or its first ambiguity.
+    pub(super) fn read(mut self) -> Result<Value, Unclear> {
+        self.value().map_err(|why| {
+            let names = self.path.iter().map(|step| match step {
+                Step::Member(token) => Cow::Owned(decode(token).map_or_else(|_| (*token).to_owned(), Cow::into_owned)),
+                Step::Item(index) => Cow::<str>::Owned(index.to_string()),
+            });
+            let names: Vec<_> = names.collect();
+            Unclear::At { pointer: pointer(names.iter().map(|name| &**name)), why }
+        })
+    }
+
+    /// The text of the value that a path of member names and indices leads to. An error says how many steps of the path lead to
+    /// the ambiguity.
+    pub(super) fn find(mut self, path: &[String]) -> Result<Option<&'j str>, (usize, Ambiguity)> {
+        for (depth, name) in path.iter().enumerate() {
+            let found = match self.peek() {
+                Some(b'{') => self.member(name).map_err(|why| (depth + 1, why))?,
+                Some(b'[') => index(name).and_then(|index| self.item(index)),
+                _ => None,
+            };
+            let Some(start) = found else { return Ok(None) };
+            self.at = start;
+        }
+        Ok(Some(self.skip_value()))
+    }
+
+    fn value(&mut self) -> Result<Value, Ambiguity> {
+        if self.path.len() > MAX_DEPTH {
+            self.path.truncate(1);
+            return Err(Ambiguity::Unreadable);
+        }
+        match self.peek() {
+            Some(b'{') => self.object(),
+            Some(b'[') => self.array(),
+            Some(b'"') => Ok(Value::String(decode(self.string())?.into_owned())),
+            Some(b't' | b'f') => Ok(Value::Bool(self.word() == "true")),
+            Some(b'n') => {
+                self.word();
+                Ok(Value::Null)
+            }
+            _ => number::exact(self.word()).and_then(Number::from_f64).map(Value::Number).ok_or(Ambiguity::InexactNumber),
+        }
+    }
+
+    fn object(&mut self) -> Result<Value, Ambiguity> {
+        let mut members = Map::new();
+        self.at += 1;
+        while self.peek() == Some(b'"') {
+            let token = self.string();
+            let name = decode(token)?.into_owned();
+            self.path.push(Step::Member(token));
+            let Entry::Vacant(member) = members.entry(name) else { return Err(Ambiguity::DuplicateMember) };
+            self.skip(b':');
+            member.insert(self.value()?);
+            self.path.pop();
+            self.skip(b',');
+        }
+        self.skip(b'}');
+        Ok(Value::Object(members))
+    }
+
+    fn array(&mut self) -> Result<Value, Ambiguity> {
+        let mut items = Vec::new();
+        self.at += 1;
+        while self.peek().is_some_and(|byte| byte != b']') {
+            self.path.push(Step::Item(items.len()));
+            items.push(self.value()?);
+            self.path.pop();
+            self.skip(b',');
+        }
+        self.skip(b']');
+        Ok(Value::Array(items))
+    }
+
+    /// Where the value of an object's member begins. The whole object is read: the member may be there twice.
+    fn member(&mut self, wanted: &str) -> Result<Option<usize>, Ambiguity> {
+        let mut found = None;
+        self.at += 1;
+        while self.peek() == Some(b'"') {
+            let is_wanted = decode(self.string())? == wanted;
+            self.skip(b':');
+            self.peek();
+            if is_wanted && found.replace(self.at).is_some() {
+                return Err(Ambiguity::DuplicateMember);
+            }
+            self.skip_value();
+            self.skip(b',');
+        }
+        Ok(found)
+    }
+
+    /// Where an array's item begins.
+    fn item(&mut self, wanted: usize) -> Option<usize> {
+        self.at += 1;
+        for index in 0.. {
+            match self.peek() {
+                None | Some(b']') => break,
+                Some(_) if index == wanted => return Some(self.at),
+                Some(_) => self.skip_value(),
+            };
+            self.skip(b',');
+        }
+        None
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let blanks = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))?;
+        self.at += blanks;
+        rest.get(blanks).copied()
+    }
+
+    /// Passes by a sign, where it is the next one.
+    fn skip(&mut self, sign: u8) {
+        if self.peek() == Some(sign) {
+            self.at += 1;
+        }
+    }
+
+    /// Passes by a whole value, and gives its text.
+    fn skip_value(&mut self) -> &'j str {
+        self.peek();
+        let (start, mut open) = (self.at, 0_usize);
+        loop {
+            match self.peek() {
+                Some(b'{' | b'[') => {
+                    open += 1;
+                    self.at += 1;
+                }
+                Some(b'}' | b']') => {
+                    open = open.saturating_sub(1);
+                    self.at += 1;
+                }
+                Some(b',' | b':') => self.at += 1,
+                Some(b'"') => drop(self.string()),
+                Some(_) => drop(self.word()),
+                None => break,
+            }
+            if open == 0 {
+                break;
+            }
+        }
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// A string as it is spelled, with its quotes.
+    fn string(&mut self) -> &'j str {
+        let start = self.at;
+        let mut is_escaped = false;
+        self.at += 1;
+        while let Some(byte) = self.text.as_bytes().get(self.at) {
+            self.at += 1;
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' => is_escaped = true,
+                b'"' => break,
+                _ => {}
+            }
+        }
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// A number or a literal.
+    fn word(&mut self) -> &'j str {
+        let start = self.at;
+        let rest = self.text.as_bytes().get(start..).unwrap_or_default();
+        let is_end = |byte: &u8| matches!(byte, b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+        self.at += rest.iter().position(is_end).unwrap_or(rest.len());
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+}
+
+/// The text that a string spells; an error where it is not Unicode.
+fn decode(token: &str) -> Result<Cow<'_, str>, Ambiguity> {
+    let text = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
+    if text.contains('\\') {
+        serde_json::from_str(token).map(Cow::Owned).map_err(|_| Ambiguity::Unreadable)
+    } else {
+        Ok(Cow::Borrowed(text))
+    }
+}
+
+/// An index as RFC 6901 section 4 spells it: without a sign, and without zeros before it.
+fn index(name: &str) -> Option<usize> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
+    name.parse().ok().filter(|_| plain)
+}
