@@ -12,7 +12,7 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-pub use labels::{Circuit, Fate, Outcome, Rollback};
+pub use labels::{Circuit, ClosedFor, Fate, Outcome, Rollback};
 pub use snapshot::Snapshot;
 
 /// From a fast read in memory to a caller's patience, in seconds.
@@ -32,6 +32,8 @@ pub struct Metrics {
     circuit_transitions: IntCounterVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
+    connections: IntGaugeVec,
+    connections_closed: IntCounterVec,
     pool_connections: IntGaugeVec,
     audit_default_partition: IntGauge,
     once: IntCounterVec,
@@ -137,6 +139,12 @@ impl Metrics {
                 "http_request_duration_seconds",
                 "Time from a request's head to its answer",
                 &["route", "method", "status"],
+            )?,
+            connections: gauge("http_connections", "Open connections of clients", &["listener", "state"])?,
+            connections_closed: counter(
+                "http_connections_closed_total",
+                "Connections of clients that the service closed by itself",
+                &["listener", "reason"],
             )?,
             pool_connections: gauge("cxone_dataaction_pool_connections", "Postgres connections of this process", &["state"])?,
             audit_default_partition: single_gauge(
@@ -275,6 +283,18 @@ impl Metrics {
         let labels = [route, method, status];
         self.requests.with_label_values(&labels).inc();
         self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// How many connections clients have to a listener.
+    pub fn connections(&self, listener: &str, unproven: usize, proven: usize) {
+        let set = |state, n: usize| self.connections.with_label_values(&[listener, state]).set(i64::try_from(n).unwrap_or(i64::MAX));
+        set("unproven", unproven);
+        set("proven", proven);
+    }
+
+    /// The service closed a client's connection.
+    pub fn connection_closed(&self, listener: &str, reason: ClosedFor) {
+        self.connections_closed.with_label_values(&[listener, reason.as_str()]).inc();
     }
 
     /// How many connections there are, and how many of them wait for work.

@@ -3,7 +3,9 @@
 
 mod caching;
 pub mod describe;
+mod descriptors;
 mod keys;
+mod listeners;
 mod outbound;
 pub mod unresolved;
 mod webhooks;
@@ -13,8 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer};
+use actix_web::web::ServiceConfig;
 use anyhow::Context;
 use futures_util::future::join;
 use tokio::task::JoinHandle;
@@ -32,10 +33,7 @@ use crate::metrics::Metrics;
 use crate::telemetry::Log;
 use caching::Caching;
 use keys::{Stores, Tending};
-
-/// A connection that says nothing is closed after this: longer than the 60 s after which proxies give theirs up, so that
-/// it is never we who close one that is being used.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+use listeners::{Listener, Serving};
 
 /// How often partitions are seen to, and how soon again where that failed.
 const PARTITION_ROUND: Duration = Duration::from_hours(6);
@@ -57,9 +55,8 @@ pub enum Storage {
 
 /// A service that takes requests.
 pub struct Running {
-    http: (SocketAddr, ServerHandle),
-    admin: (SocketAddr, ServerHandle),
-    servers: Vec<JoinHandle<std::io::Result<()>>>,
+    http: Listener,
+    admin: Listener,
     lookup: Arc<Lookup>,
     works: Arc<Works>,
     keys: Tending,
@@ -134,36 +131,25 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
     let onlooked = services.clone();
 
     let cache = Arc::clone(&caching.cache);
-    let app = move || {
+    let routes = move |app: &mut ServiceConfig| {
         cache.settle();
-        App::new().configure(|app| http::routes(app, &services))
+        http::routes(app, &services);
     };
-    let http = HttpServer::new(app)
-        .workers(config.http.workers)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout((config.shutdown.grace + GIVE_UP_PATIENCE).as_secs() + 1)
-        .disable_signals()
-        .bind(config.http.listen)
-        .with_context(|| format!("listen on {} (http.listen)", config.http.listen))?;
-    let admin = HttpServer::new(move || App::new().configure(|app| http::admin_routes(app, &ops, &onlooked)))
-        .workers(1)
-        .shutdown_timeout(1)
-        .disable_signals()
-        .bind(config.admin.listen)
-        .with_context(|| format!("listen on {} (admin.listen)", config.admin.listen))?;
-    let address = |addresses: Vec<SocketAddr>| addresses.first().copied().context("no address was bound");
-    let (http_address, admin_address) = (address(http.addrs())?, address(admin.addrs())?);
-    let (http, admin) = (http.run(), admin.run());
-    let (http_handle, admin_handle) = (http.handle(), admin.handle());
-    let servers = vec![tokio::spawn(http), tokio::spawn(admin)];
-    tracing::info!(listener = "http", address = %http_address, "listening");
-    tracing::info!(listener = "admin", address = %admin_address, "listening");
+    let admin_routes = move |app: &mut ServiceConfig| http::admin_routes(app, &ops, &onlooked);
+    let bound = |address, setting| listeners::bind(address).with_context(|| format!("listen on {address} ({setting})"));
+    let http = bound(config.http.listen, "http.listen")?;
+    let admin = bound(config.admin.listen, "admin.listen")?;
+    let most = descriptors::connections_within(descriptors::raise_limit(), config.http.max_connections);
+    let shutdown_timeout = config.shutdown.grace;
+    let serving = Serving { name: "http", workers: config.http.workers, limits: listeners::limits(most), shutdown_timeout };
+    let http = Listener::start(http, serving, &metrics, routes)?;
+    let serving = Serving { name: "admin", workers: 1, limits: listeners::admin_limits(), shutdown_timeout: Duration::ZERO };
+    let admin = Listener::start(admin, serving, &metrics, admin_routes)?;
 
     let keeper = postgres.clone().map(|store| tokio::spawn(keep_partitions(store, metrics, config.audit.partitions_ahead)));
     Ok(Running {
-        http: (http_address, http_handle),
-        admin: (admin_address, admin_handle),
-        servers,
+        http,
+        admin,
         lookup,
         works,
         keys,
@@ -180,12 +166,12 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
 impl Running {
     /// Where platforms call.
     pub fn http(&self) -> SocketAddr {
-        self.http.0
+        self.http.address
     }
 
     /// Where probes and Prometheus call.
     pub fn admin(&self) -> SocketAddr {
-        self.admin.0
+        self.admin.address
     }
 
     /// Serves until `stop` comes, then: unready, a delay in which load balancers notice, no more connections, whatever is in
@@ -199,7 +185,7 @@ impl Running {
         let grace = tokio::time::Instant::now() + self.grace;
         works.stop_waiting();
         let finished = async {
-            self.http.1.stop(true).await;
+            self.http.drain().await;
             join(works.finish(), self.lookup.finish()).await;
             if let Some(cognigy) = &self.cognigy {
                 // Nobody waits for what is not sent by then.
@@ -207,15 +193,16 @@ impl Running {
             }
         };
         let given_up = async {
-            tokio::time::sleep_until(grace).await;
+            tokio::time::sleep_until(grace - GIVE_UP_PATIENCE.min(self.grace / 4)).await;
             tracing::warn!(grace = ?self.grace, "something was still under way at the end of the grace period");
             works.give_up();
-            tokio::time::sleep(GIVE_UP_PATIENCE).await;
+            tokio::time::sleep_until(grace).await;
         };
         tokio::select! {
             () = finished => {}
             () = given_up => {}
         }
+        self.http.close().await?;
         self.keys.close();
         if let Some(cognigy) = &self.cognigy {
             cognigy.close();
@@ -227,10 +214,7 @@ impl Running {
         if let Some(postgres) = &self.postgres {
             postgres.close();
         }
-        self.admin.1.stop(false).await;
-        for server in self.servers {
-            server.await??;
-        }
+        self.admin.close().await?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -101,6 +101,8 @@ pub struct Http {
     pub max_in_flight: usize,
     /// Threads that speak HTTP.
     pub workers: usize,
+    /// Open connections of platforms; fewer where the descriptor limit is lower.
+    pub max_connections: usize,
 }
 
 #[derive(Debug)]
@@ -343,6 +345,7 @@ fn sections(r: &mut Reader) -> Config {
             body_timeout: r.duration("http.body_timeout", Duration::from_secs(5)),
             max_in_flight: r.within("http.max_in_flight", 1024, 1..=1_000_000),
             workers: r.within("http.workers", processors, 1..=1024),
+            max_connections: r.within("http.max_connections", 10_000, 8..=1_000_000),
         },
         admin: Admin { listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))) },
         database: Database {

@@ -3,7 +3,7 @@
 //! To add a code: a variant, its row in `facts`, its row in the README.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -28,6 +28,8 @@ pub(super) enum ApiError {
     TenantNotAllowed,
     NotFound,
     MethodNotAllowed(&'static str),
+    MalformedRequest,
+    HeadTooLarge,
     RequestTimeout,
     BodyTooLarge,
     MissingIdempotencyKey,
@@ -99,7 +101,7 @@ pub(super) struct Problem<'a> {
 }
 
 /// The most field errors in one answer.
-const MAX_FIELD_ERRORS: usize = 20;
+pub(super) const MAX_FIELD_ERRORS: usize = 20;
 
 /// As soon as anybody is asked to try again: the header knows whole seconds.
 const SOON: Duration = Duration::from_secs(1);
@@ -143,7 +145,13 @@ impl ApiError {
             Self::MethodNotAllowed(_) => {
                 facts(405, "method_not_allowed", "Method not allowed", "The route has other methods; see the Allow header.")
             }
-            Self::RequestTimeout => facts(408, "request_timeout", "Body too slow", "The body did not arrive in time."),
+            Self::MalformedRequest => {
+                facts(400, "malformed_request", "Malformed request", "The request is not HTTP/1.1, or its framing is ambiguous.")
+            }
+            Self::HeadTooLarge => {
+                facts(431, "head_too_large", "Head too large", "The request's line and headers are longer than this service takes.")
+            }
+            Self::RequestTimeout => facts(408, "request_timeout", "Request too slow", "The request did not arrive in time."),
             Self::InFlight => {
                 again(SOON, facts(409, "in_flight", "Still under way", "A request with the same idempotency key is being worked on."))
             }
@@ -232,6 +240,22 @@ impl ApiError {
             retry_after_ms,
             errors,
         }
+    }
+
+    /// The whole answer as bytes, for a request that the HTTP server refuses before any route sees it. The connection is closed
+    /// after it.
+    pub(super) fn bare_response(&self) -> Vec<u8> {
+        let id = RequestId::generate();
+        let json = serde_json::to_string(&self.problem(&id)).unwrap_or_default();
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nx-request-id: {}\r\nconnection: close\r\n\
+             date: {}\r\n\r\n{json}",
+            self.status_code(),
+            json.len(),
+            id.as_str(),
+            httpdate::fmt_http_date(SystemTime::now()),
+        )
+        .into_bytes()
     }
 
     /// The whole answer.

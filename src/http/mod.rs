@@ -1,5 +1,6 @@
 //! Everything that knows a status code: the route table, who may enter, what is answered.
 
+mod connections;
 mod console;
 mod data_action;
 mod docs;
@@ -26,6 +27,7 @@ use crate::config::SigningScheme;
 use crate::domain::Keyring;
 use crate::domain::data_action::PATH;
 use crate::metrics::Metrics;
+pub use connections::{Connection, ConnectionLimits, Connections, Stream};
 pub use console::Console;
 #[doc(hidden)]
 pub use data_action::pieces;

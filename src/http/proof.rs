@@ -9,6 +9,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::web::Data;
 use chrono::{DateTime, Utc};
 
+use super::connections::Connection;
 use super::error::ApiError;
 use super::request::note;
 use crate::config::{API_KEY_HEADER, SigningScheme};
@@ -81,10 +82,16 @@ pub(super) fn prove<'k>(
     let now = Utc::now();
     let explain = |reason: Option<Reason>| note(request, |notes| notes.reason = reason);
     let proof = proof.inspect_err(|reason| explain(Some(*reason)))?;
-    proof.check(keys, now).inspect_err(|_| {
+    proof.check(keys, now).inspect(|_| prove_connection(request)).inspect_err(|_| {
         let may_examine = request.app_data::<Data<Examinations>>().is_some_and(|examinations| examinations.allow(body));
         explain(if may_examine { proof.fault(keys, now) } else { Some(Reason::NotExamined) });
     })
+}
+
+fn prove_connection(request: &HttpRequest) {
+    if let Some(connection) = Connection::of(request) {
+        connection.prove();
+    }
 }
 
 fn instead_of_signature<'h>(headers: &'h HeaderMap, api_key_header: Option<&str>) -> Result<&'h str, Reason> {

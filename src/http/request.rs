@@ -1,23 +1,25 @@
 //! What every request gets: an id, a span, a log line, its share of the metrics, and a problem document where it fails.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest};
 use tracing::Span;
 use tracing_actix_web::RootSpanBuilder;
 
+use super::connections::Connection;
 use super::error::ApiError;
 use crate::app::ports::{Datum, MetricSink};
 use crate::domain::{Reason, RequestId, TenantId};
 use crate::metrics::Metrics;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where a caller's own id for the request may stand, the first well-formed one taken.
 const CALLER_IDS: [HeaderName; 3] =
@@ -74,7 +76,13 @@ pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody 
         let notes = Notes::new(request.headers());
         request.extensions_mut().insert(notes);
     }
+    let connection = request.request().conn_data::<Arc<Connection>>().cloned();
+    let open_request = match &connection {
+        Some(connection) => Some(connection.begin_request().await),
+        None => None,
+    };
     let response = next.call(request).await?.map_into_boxed_body();
+    drop(open_request);
     let id = request_id(response.request());
     let mut response = match response.response().error() {
         Some(error) => {
@@ -90,6 +98,9 @@ pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody 
     };
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if connection.is_some_and(|connection| connection.closes_after_answer()) {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)
 }

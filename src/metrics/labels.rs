@@ -101,3 +101,28 @@ impl Fate {
         }
     }
 }
+
+/// Why the service closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedFor {
+    /// A newer one needed its place.
+    Room,
+    /// No complete request came in time.
+    Idleness,
+    /// The client took nothing of an answer in time.
+    Stall,
+    /// The grace period of the shutdown was over.
+    Shutdown,
+}
+
+impl ClosedFor {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Room => "room",
+            Self::Idleness => "idle",
+            Self::Stall => "stalled",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}

@@ -15,7 +15,7 @@ use crate::domain::canonical::pointer;
 use crate::domain::data_action::{CONTACT_ID, LOOKUP, PING};
 use crate::domain::{CustomerBatch, CustomerId, InvalidBatch, RequestId, TenantId};
 use crate::http::Bounds;
-use crate::http::error::{ApiError, FieldError};
+use crate::http::error::{ApiError, FieldError, MAX_FIELD_ERRORS};
 use crate::http::signed::SignedBody;
 
 /// The most members of `context`.
@@ -229,14 +229,14 @@ impl<'de> Deserialize<'de> for Spelling {
 }
 
 impl Validate for Ids {
-    /// Complains about each id that names nobody, by its place.
+    /// An error for each id that is none, by its index; for as many as an answer names.
     fn validate(&self) -> Result<(), ValidationErrors> {
         let complaint = || {
             let mut errors = ValidationErrors::new();
             errors.add("", ValidationError::new("invalid_uuid").with_message("is not a UUID, or the nil UUID".into()));
             Box::new(errors)
         };
-        let nobody = self.0.iter().enumerate().filter(|(_, id)| id.is_none());
+        let nobody = self.0.iter().enumerate().filter(|(_, id)| id.is_none()).take(MAX_FIELD_ERRORS);
         let complaints: BTreeMap<_, _> = nobody.map(|(at, _)| (at, complaint())).collect();
         if complaints.is_empty() {
             return Ok(());
@@ -247,20 +247,13 @@ impl Validate for Ids {
     }
 }
 
-/// What the platform tells beside the input: texts by name, other scalars taken as text, null as nothing.
+/// What the platform tells beside the input: texts by name, other scalars taken as text, null as nothing. A map of more than
+/// [`MAX_CONTEXT`] members is refused, so no more than one above that are kept.
 #[derive(Serialize)]
 struct Context(BTreeMap<String, Option<String>>);
 
 impl<'de> Deserialize<'de> for Context {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Scalar {
-            Text(String),
-            Number(serde_json::Number),
-            Bool(bool),
-            Null(()),
-        }
         struct Members;
         impl<'de> Visitor<'de> for Members {
             type Value = Context;
@@ -271,21 +264,58 @@ impl<'de> Deserialize<'de> for Context {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Context, A::Error> {
                 let mut members = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Scalar>()? {
-                    let text = match value {
-                        Scalar::Text(text) => Some(text),
-                        Scalar::Number(number) => Some(number.to_string()),
-                        Scalar::Bool(value) => Some(value.to_string()),
-                        Scalar::Null(()) => None,
-                    };
+                while members.len() <= MAX_CONTEXT {
+                    let Some((name, Scalar(text))) = map.next_entry()? else { return Ok(Context(members)) };
                     if members.insert(name, text).is_some() {
                         return Err(de::Error::custom("a member is named twice"));
                     }
                 }
+                while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
                 Ok(Context(members))
             }
         }
         deserializer.deserialize_map(Members)
+    }
+}
+
+/// A member of `context` as text.
+struct Scalar(Option<String>);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a scalar")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(Some(text.to_owned())))
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Scalar, E> {
+                Ok(Scalar(Some(value.to_string())))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar(Some(number.to_string())))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar(Some(number.to_string())))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Scalar, E> {
+                Ok(Scalar(serde_json::Number::from_f64(number).map(|number| number.to_string())))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Scalar, E> {
+                Ok(Scalar(None))
+            }
+        }
+        deserializer.deserialize_any(Any)
     }
 }
 
