@@ -117,6 +117,7 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
             max_response_bytes: config.lookup.max_response_bytes,
         },
         metrics: Arc::clone(&metrics),
+        diagnoses: Arc::default(),
     };
     let (observed, counted, dropped) = (postgres.clone(), Arc::clone(&metrics), log.dropped());
     let refresh = Arc::new(move || {

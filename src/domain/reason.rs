@@ -84,5 +84,5 @@ reasons! {
     SecretAsApiKey "secret_as_api_key" "the secret of a key was sent as an API key: change it, others have seen it"
     WrongApiKey "wrong_api_key" "the API key is that of no key of the settings"
 
-    NotExamined "not_examined" "the body is too long to be looked into, or as many were looked into already as may be in a second"
+    NotExamined "not_examined" "the body is too long to be looked into, or the time for that is used up by others"
 }

@@ -192,7 +192,7 @@ impl fmt::Debug for SigningKey {
 /// All keys that may sign, several at once while secrets are rotated.
 #[derive(Clone, Debug)]
 pub struct Keyring {
-    keys: Vec<SigningKey>,
+    keys: Arc<[SigningKey]>,
     /// Whether callers know the keys by their ids.
     named: bool,
 }
@@ -200,7 +200,7 @@ pub struct Keyring {
 impl Keyring {
     /// The settings see to it that no two keys share an id, a secret or an API key.
     pub fn new(keys: Vec<SigningKey>) -> Self {
-        Self { keys, named: true }
+        Self { keys: keys.into(), named: true }
     }
 
     /// One key that callers have no name for: whatever they call it, it is this one.

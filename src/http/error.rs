@@ -38,6 +38,7 @@ pub(super) enum ApiError {
     KeyNotAllowed,
     ForeignOrigin,
     RateLimited(Duration),
+    StoreShareFull(Duration),
     UpstreamFailed(anyhow::Error),
     UpstreamAnswered(anyhow::Error),
     UpstreamLogin(anyhow::Error),
@@ -163,6 +164,10 @@ impl ApiError {
             Self::RateLimited(pause) => {
                 let detail = "As many calls as allowed were made within the last minute; nothing was done.";
                 again(*pause, facts(429, "rate_limited", "Too many calls", detail))
+            }
+            Self::StoreShareFull(pause) => {
+                let detail = "The kept answers of this caller fill its share of the key store; nothing was done.";
+                again(*pause, facts(429, "rate_limited", "Too many kept answers", detail))
             }
             Self::Internal(_) => facts(500, "internal", "Internal error", "This is a defect of the service."),
             Self::UpstreamFailed(_) => {
@@ -337,6 +342,7 @@ impl<E: Into<ApiError>> From<OnceError<E>> for ApiError {
             OnceError::Store(error) => Self::StoreUnavailable(error),
             OnceError::Work(error) | OnceError::Unknown(Some(error)) => error.into(),
             OnceError::Unknown(None) => Self::UnknownOutcome(None),
+            OnceError::ShareFull(pause) => Self::StoreShareFull(pause),
             OnceError::Overloaded => Self::Overloaded(None),
             OnceError::ShuttingDown => Self::ShuttingDown,
             OnceError::Panicked => Self::Internal(None),
@@ -347,6 +353,16 @@ impl<E: Into<ApiError>> From<OnceError<E>> for ApiError {
 /// For paths that no route has.
 pub(super) async fn not_found() -> Result<HttpResponse, ApiError> {
     Err(ApiError::NotFound)
+}
+
+/// For a target that is no path, such as `OPTIONS *`: it passes by everything that is mounted at a path.
+pub(super) async fn unroutable() -> HttpResponse {
+    let id = RequestId::generate();
+    let mut response = ApiError::NotFound.response(&id);
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(super::request::REQUEST_ID, value);
+    }
+    response
 }
 
 /// For methods that a route does not have.

@@ -3,6 +3,7 @@
 mod connections;
 mod console;
 mod data_action;
+mod diagnosis_budget;
 mod docs;
 mod error;
 mod execute;
@@ -31,6 +32,7 @@ pub use connections::{Connection, ConnectionLimits, Connections, Stream};
 pub use console::Console;
 #[doc(hidden)]
 pub use data_action::pieces;
+pub use diagnosis_budget::DiagnosisBudget;
 pub use execute::{DataActions, KEY_HEADER, ROUTE as EXECUTE_ROUTE};
 pub use ops::{Health, Ops};
 pub use request::RequestSpan;
@@ -55,6 +57,8 @@ pub struct Services {
     pub bounds: Bounds,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
+    /// Time to explain refused signatures.
+    pub diagnoses: Arc<DiagnosisBudget>,
 }
 
 /// The bounds of a request and its answer.
@@ -88,18 +92,19 @@ pub fn routes(config: &mut ServiceConfig, services: &Services) {
     let all = webhooks.into_iter().fold(own, |scope, webhook| {
         scope.service(post_only(webhook.path()).app_data(Data::from(webhook)).route(web::post().to(webhook::post)))
     });
+    config.default_service(web::to(error::unroutable));
     config.service(all.default_service(web::to(error::not_found)).wrap(from_fn(request::finish)).wrap(TracingLogger::<RequestSpan>::new()));
 }
 
 /// What signed lookups need, wherever they are mounted.
 fn lookup_data(config: &mut ServiceConfig, services: &Services) {
-    let Services { lookup, keys, scheme, bounds, metrics, .. } = services.clone();
+    let Services { lookup, keys, scheme, bounds, metrics, diagnoses, .. } = services.clone();
     config
         .app_data(Data::from(lookup))
         .app_data(Data::new(keys))
         .app_data(Data::new(scheme))
         .app_data(Data::new(bounds))
-        .app_data(Data::new(proof::Examinations::new()))
+        .app_data(Data::from(diagnoses))
         .app_data(Data::from(metrics));
 }
 
@@ -108,6 +113,7 @@ pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops, services: &Services) 
     lookup_data(config, services);
     let get_only = |path: &str| web::resource(path).default_service(error::method_not_allowed("GET, HEAD"));
     config.app_data(Data::new(ops.clone()));
+    config.default_service(web::to(error::unroutable));
     config.service(
         web::scope("")
             .wrap(from_fn(request::finish))

@@ -1,21 +1,22 @@
 //! What a request's headers prove, and why they prove nothing: the reason is for the log alone.
 
-use std::cell::Cell;
 use std::iter;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use chrono::{DateTime, Utc};
 
 use super::connections::Connection;
+use super::diagnosis_budget::DiagnosisBudget;
 use super::error::ApiError;
 use super::request::note;
 use crate::config::{API_KEY_HEADER, SigningScheme};
 use crate::domain::data_action::KEY_ID_HEADER;
 use crate::domain::diagnosis::{examine, examine_api_key};
-use crate::domain::{Evidence, Keyring, Reason, SigningKey};
+use crate::domain::{Encoding, Evidence, Keyring, Reason, SigningKey};
 
 /// What a request has to show.
 pub(super) enum Proof<'r> {
@@ -64,28 +65,71 @@ impl<'r> Proof<'r> {
         }
     }
 
-    fn fault(&self, keys: &Keyring, now: DateTime<Utc>) -> Option<Reason> {
+    /// The same, to be diagnosed on another thread.
+    fn to_owned(&self) -> OwnedProof {
         match self {
-            Self::Signature { evidence, .. } => examine(evidence, keys, now).err().map(|diagnosis| diagnosis.reason),
-            Self::ApiKey { text, key_id, is_of } => Some(examine_api_key(text, *key_id, keys, is_of, now)),
+            Self::Signature { evidence, .. } => OwnedProof::Signature {
+                signature: evidence.signature.to_owned(),
+                encoding: evidence.encoding,
+                key_id: evidence.key_id.map(str::to_owned),
+                before: evidence.before.iter().map(|value| (*value).to_owned()).collect(),
+                timestamp: evidence.timestamp,
+            },
+            Self::ApiKey { text, key_id, is_of } => {
+                OwnedProof::ApiKey { text: (*text).to_owned(), key_id: key_id.map(str::to_owned), is_of: *is_of }
+            }
         }
     }
 }
 
-/// The key that a request proves. Where it proves none, the log is told why, as far as that costs little.
-pub(super) fn prove<'k>(
+/// What a request has shown, without its body.
+enum OwnedProof {
+    Signature { signature: String, encoding: Encoding, key_id: Option<String>, before: Vec<String>, timestamp: Option<(usize, Duration)> },
+    ApiKey { text: String, key_id: Option<String>, is_of: fn(&SigningKey, &str) -> bool },
+}
+
+impl OwnedProof {
+    /// Why it proves nothing.
+    fn fault(&self, body: &[u8], keys: &Keyring, now: DateTime<Utc>) -> Option<Reason> {
+        match self {
+            Self::Signature { signature, encoding, key_id, before, timestamp } => {
+                let before = before.iter().map(String::as_str).collect();
+                let (encoding, key_id, timestamp) = (*encoding, key_id.as_deref(), *timestamp);
+                let evidence = Evidence { signature, encoding, key_id, before, timestamp, body };
+                examine(&evidence, keys, now).err().map(|diagnosis| diagnosis.reason)
+            }
+            Self::ApiKey { text, key_id, is_of } => Some(examine_api_key(text, key_id.as_deref(), keys, is_of, now)),
+        }
+    }
+}
+
+/// The key that a request proves. Where it proves none, the log is told why, as far as the time for that allows.
+pub(super) async fn prove<'k>(
     request: &HttpRequest,
-    body: &[u8],
+    body: &Bytes,
     proof: Result<Proof<'_>, Reason>,
     keys: &'k Keyring,
 ) -> Result<&'k SigningKey, ApiError> {
     let now = Utc::now();
     let explain = |reason: Option<Reason>| note(request, |notes| notes.reason = reason);
     let proof = proof.inspect_err(|reason| explain(Some(*reason)))?;
-    proof.check(keys, now).inspect(|_| prove_connection(request)).inspect_err(|_| {
-        let may_examine = request.app_data::<Data<Examinations>>().is_some_and(|examinations| examinations.allow(body));
-        explain(if may_examine { proof.fault(keys, now) } else { Some(Reason::NotExamined) });
-    })
+    match proof.check(keys, now) {
+        Ok(key) => {
+            prove_connection(request);
+            Ok(key)
+        }
+        Err(error) => {
+            explain(diagnose(request, body, &proof, keys, now).await);
+            Err(error)
+        }
+    }
+}
+
+async fn diagnose(request: &HttpRequest, body: &Bytes, proof: &Proof<'_>, keys: &Keyring, now: DateTime<Utc>) -> Option<Reason> {
+    let permit = request.app_data::<Data<DiagnosisBudget>>().and_then(|budget| Arc::clone(budget).permit(body));
+    let Some(permit) = permit else { return Some(Reason::NotExamined) };
+    let (proof, body, keys) = (proof.to_owned(), body.clone(), keys.clone());
+    permit.run(move || proof.fault(&body, &keys, now)).await.flatten()
 }
 
 fn prove_connection(request: &HttpRequest) {
@@ -134,31 +178,4 @@ pub(super) fn undotted(value: &str) -> Result<&str, Reason> {
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Reason> {
     let value = one(headers, AUTHORIZATION.as_str())?;
     Ok(value.and_then(|value| value.split_once(' ')).filter(|(way, _)| way.eq_ignore_ascii_case("Bearer")).map(|(_, token)| token.trim()))
-}
-
-/// How much work a thread does to explain refusals: so many in a second, none for a body longer than this. Whoever sends wrong
-/// signatures in numbers shall not have more work done than it takes to refuse them.
-pub(super) struct Examinations {
-    second: Cell<Instant>,
-    used: Cell<u32>,
-}
-
-impl Examinations {
-    const A_SECOND: u32 = 10;
-    const MAX_BODY: usize = 16 << 10;
-
-    /// None so far.
-    pub(super) fn new() -> Self {
-        Self { second: Cell::new(Instant::now()), used: Cell::new(0) }
-    }
-
-    fn allow(&self, body: &[u8]) -> bool {
-        if self.second.get().elapsed() >= Duration::from_secs(1) {
-            self.second.set(Instant::now());
-            self.used.set(0);
-        }
-        let allowed = body.len() <= Self::MAX_BODY && self.used.get() < Self::A_SECOND;
-        self.used.set(self.used.get() + u32::from(allowed));
-        allowed
-    }
 }

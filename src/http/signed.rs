@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use actix_web::web::{Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpRequest};
 use futures_util::StreamExt;
@@ -43,7 +43,7 @@ async fn prove(request: &HttpRequest, payload: Payload) -> Result<(&SigningKey, 
     let settings = (request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
     let (Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
     let body = read_body(request.headers(), payload, bounds(request)?).await?;
-    let key = proof::prove(request, &body, Proof::by_scheme(request.headers(), &body, scheme), keys)?;
+    let key = proof::prove(request, &body, Proof::by_scheme(request.headers(), &body, scheme), keys).await?;
     Ok((key, body))
 }
 
@@ -100,6 +100,12 @@ pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds:
     if announced > bounds.max_body_bytes {
         return Err(ApiError::BodyTooLarge);
     }
+    // The HTTP server takes all that follows a request with `Upgrade: websocket` for its body. Upgrades are not served, so the body
+    // is that of any other request.
+    let is_exact = headers.contains_key(UPGRADE) && !headers.contains_key(TRANSFER_ENCODING);
+    if is_exact && announced == 0 {
+        return Ok(Bytes::new());
+    }
     let arrive = async {
         let mut next = async || payload.next().await.transpose().map_err(|_| ApiError::InvalidJson);
         // Most bodies come in one piece, and need no copy.
@@ -107,7 +113,8 @@ pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds:
         let mut length = first.len();
         let mut body = BytesMut::new();
         while length <= bounds.max_body_bytes {
-            let Some(chunk) = next().await? else {
+            let chunk = if is_exact && length >= announced { None } else { next().await? };
+            let Some(chunk) = chunk else {
                 return Ok(if body.is_empty() { first } else { body.freeze() });
             };
             if body.is_empty() {

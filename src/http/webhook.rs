@@ -83,7 +83,7 @@ impl FromRequest for Delivery {
             let headers = request.headers();
             let body = read_body(headers, payload, bounds(&request)?).await?;
             let (proof, keys) = auth::proof(headers, &body, &webhook.auth);
-            let caller = prove(&request, &body, proof, keys)?.clone();
+            let caller = prove(&request, &body, proof, keys).await?.clone();
             let key = key(webhook, &caller, headers, &body)?;
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
             Ok(Self { caller, key, content_type, body })
