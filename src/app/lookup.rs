@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::admission::{Admission, Place};
 use super::cache::{CustomerCache, Vantage};
 use super::ports::{Cached, CustomerStore, StoreError};
 use crate::domain::audit;
@@ -80,7 +80,7 @@ impl CacheUse {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    /// As many lookups as allowed are under way.
+    /// As many lookups as allowed are under way, in all or for this tenant.
     #[error("take another lookup: as many as allowed are under way")]
     Overloaded,
     /// The service is going down.
@@ -98,7 +98,7 @@ pub enum LookupError {
 pub struct Lookup {
     shared: Arc<Shared>,
     runtime: Handle,
-    slots: Arc<Semaphore>,
+    places: Arc<Admission<TenantId>>,
 }
 
 struct Shared {
@@ -129,13 +129,13 @@ impl Lookup {
     /// every connection.
     pub fn new(store: Arc<dyn CustomerStore>, cache: Arc<CustomerCache>, metrics: Arc<Metrics>, limits: Limits) -> Self {
         let shared = Shared { store, cache, metrics, tasks: TaskTracker::new(), limits };
-        Self { shared: Arc::new(shared), runtime: Handle::current(), slots: Arc::new(Semaphore::new(limits.max_in_flight)) }
+        Self { shared: Arc::new(shared), runtime: Handle::current(), places: Admission::new(limits.max_in_flight) }
     }
 
     /// Looks up and audits. An answer that is known in this process waits for nothing but its audit row. Everything else goes on
     /// to its end when the caller hangs up: a future that is dropped half-way would cost a connection.
     pub async fn run(&self, request: LookupRequest) -> Result<LookupAnswer, LookupError> {
-        let (slot, deadline) = self.enter()?;
+        let (slot, deadline) = self.enter(request.tenant)?;
         let mut findings = Findings::new(request.batch.ids());
         let vantage = self.shared.ask_near(&request, &mut findings);
         if findings.cache_use() == CacheUse::Hit {
@@ -146,17 +146,17 @@ impl Lookup {
     }
 
     /// A place among those that are under way, and until when it may be used.
-    fn enter(&self) -> Result<(OwnedSemaphorePermit, Instant), LookupError> {
+    fn enter(&self, tenant: TenantId) -> Result<(Place<TenantId>, Instant), LookupError> {
         if self.shared.tasks.is_closed() {
             return Err(LookupError::ShuttingDown);
         }
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| LookupError::Overloaded)?;
+        let slot = self.places.enter(tenant).ok_or(LookupError::Overloaded)?;
         Ok((slot, Instant::now() + self.shared.limits.deadline))
     }
 
     async fn to_its_end<T>(
         &self,
-        slot: OwnedSemaphorePermit,
+        slot: Place<TenantId>,
         work: impl Future<Output = Result<T, LookupError>> + Send + 'static,
     ) -> Result<T, LookupError> {
         let work = async move {

@@ -1,5 +1,6 @@
 //! Use cases: what the service does, without HTTP, SQL or Redis.
 
+mod admission;
 pub mod cache;
 pub mod execute;
 pub mod lookup;

@@ -6,6 +6,7 @@
 
 mod lease;
 mod rooms;
+mod share;
 mod works;
 
 use std::panic::AssertUnwindSafe;
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{FutureExt, TryFutureExt};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -25,7 +26,9 @@ use crate::metrics::{Metrics, Outcome};
 pub use lease::Intention;
 use lease::Lease;
 use rooms::Rooms;
+pub use share::StoreShare;
 pub use works::Works;
+use works::{Place, caller};
 
 /// How long an answer that cannot be kept is held back. After that it leaves: the work is done, and a caller that is told
 /// otherwise would have it done again.
@@ -42,6 +45,7 @@ pub struct Once {
     works: Arc<Works>,
     metrics: Arc<Metrics>,
     rooms: Rooms,
+    share: Arc<StoreShare>,
     times: Times,
 }
 
@@ -83,6 +87,9 @@ pub enum OnceError<E> {
     /// It may or may not have been done, this time or, without an error, at an earlier one. It is not done again.
     #[error("do the work: nobody knows whether it was done")]
     Unknown(Option<E>),
+    /// The caller's kept answers take its share of the store; there may be room again after this.
+    #[error("do the work: the caller has filled its share of the store")]
+    ShareFull(Duration),
     /// As much as allowed is under way.
     #[error("do the work: as much as allowed is under way")]
     Overloaded,
@@ -115,7 +122,13 @@ enum Claim {
 impl Once {
     /// The engine of a route.
     pub fn new(store: Arc<dyn IdempotencyStore>, works: Arc<Works>, metrics: Arc<Metrics>, times: Times) -> Self {
-        Self { store, works, metrics, rooms: Rooms::default(), times }
+        Self { store, works, metrics, rooms: Rooms::default(), share: Arc::default(), times }
+    }
+
+    /// The same engine, whose callers share a bounded store.
+    #[must_use]
+    pub fn with_share(self, share: Arc<StoreShare>) -> Self {
+        Self { share, ..self }
     }
 
     /// Does the work unless it was done, and gives its answer. `work` is not begun before the key is claimed.
@@ -141,7 +154,7 @@ impl Once {
         if works.tasks.is_closed() {
             return Err(OnceError::ShuttingDown);
         }
-        let slot = Arc::clone(&works.slots).try_acquire_owned().map_err(|_| OnceError::Overloaded)?;
+        let slot = works.slots.enter(caller(&key)).ok_or(OnceError::Overloaded)?;
         let (tell, told) = oneshot::channel();
         let this = Arc::clone(self);
         let task = async move { this.attend(key, slot, work, tell).await };
@@ -152,7 +165,7 @@ impl Once {
     async fn attend<E, W: Future<Output = Result<StoredReply, Failure<E>>>>(
         &self,
         key: IdempotencyKey,
-        slot: OwnedSemaphorePermit,
+        slot: Place,
         work: impl FnOnce(Intention) -> W,
         mut tell: oneshot::Sender<Result<Answer, OnceError<E>>>,
     ) {
@@ -168,9 +181,10 @@ impl Once {
             Ok(Claim::Won(lease)) => {
                 self.metrics.once(&scope, Outcome::First);
                 let hash = lease.key.hash;
-                match slot {
-                    Some(_slot) => self.carry_out(lease, work, Teller(Some(tell))).await,
-                    None => self.free(lease, Teller(Some(tell)), Err(OnceError::Overloaded)).await,
+                match (slot, self.share.check(&caller(&lease.key))) {
+                    (_, Err(pause)) => self.free(lease, Teller(Some(tell)), Err(OnceError::ShareFull(pause))).await,
+                    (Some(_slot), Ok(())) => self.carry_out(lease, work, Teller(Some(tell))).await,
+                    (None, Ok(())) => self.free(lease, Teller(Some(tell)), Err(OnceError::Overloaded)).await,
                 }
                 self.rooms.call(&hash);
                 return;
@@ -189,9 +203,9 @@ impl Once {
 
     /// Waits for a twin's end as long as the route allows and the caller is there. With the key, where that one failed, comes a
     /// slot for the work, unless there is none.
-    async fn wait(&self, key: &IdempotencyKey, gone: impl Future<Output = ()>) -> (Result<Claim, StoreDown>, Option<OwnedSemaphorePermit>) {
+    async fn wait(&self, key: &IdempotencyKey, gone: impl Future<Output = ()>) -> (Result<Claim, StoreDown>, Option<Place>) {
         let until = Instant::now() + self.times.wait;
-        let Ok(_seat) = self.works.seats.try_acquire() else { return (Ok(Claim::InFlight), None) };
+        let Some(_seat) = self.works.seats.enter(caller(key)) else { return (Ok(Claim::InFlight), None) };
         tokio::pin!(gone);
         // One twin of this process looks at the store; the others wait for their turn, and find the answer there at once.
         let room = self.rooms.enter(key.hash);
@@ -205,7 +219,7 @@ impl Once {
             let claim = self.claim_once(key).await;
             match claim {
                 Ok(Claim::InFlight) => {}
-                Ok(Claim::Won(_)) => return (claim, Arc::clone(&self.works.slots).try_acquire_owned().ok()),
+                Ok(Claim::Won(_)) => return (claim, self.works.slots.enter(caller(key))),
                 claim => return (claim, None),
             }
             tokio::select! {
@@ -301,7 +315,10 @@ impl Once {
         let began = Instant::now();
         loop {
             match lease.complete(&reply).await {
-                Ok(Completed::Stored) => return teller.tell(Ok(Answer { reply, replayed: false })),
+                Ok(Completed::Stored) => {
+                    self.share.add(&caller(&lease.key), reply.size(), self.times.keep);
+                    return teller.tell(Ok(Answer { reply, replayed: false }));
+                }
                 Ok(Completed::Lost(theirs)) => {
                     self.lost(lease);
                     return teller.tell(match theirs {

@@ -233,6 +233,9 @@ pub trait IdempotencyStore: Send + Sync {
     /// What is there, approximately where counting exactly would cost more the more there is.
     async fn count(&self, scopes: &[Arc<str>]) -> Result<Vec<Records>, StoreDown>;
 
+    /// How many bytes the store has room for; `None` where it has no bound.
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreDown>;
+
     /// Whether the store would answer now.
     async fn ready(&self) -> Result<(), StoreDown>;
 }

@@ -148,6 +148,8 @@ impl Hasher {
 pub struct IdempotencyKey {
     /// The route: its path.
     pub scope: Arc<str>,
+    /// The id of the caller's key. Part of the hash; the key store and places are shared out by it.
+    pub caller: Arc<str>,
     /// The same for all requests that ask for one piece of work.
     pub hash: Digest,
     /// The same for all of those that are right: JSON that means the same, or the same bytes.
@@ -171,7 +173,7 @@ impl IdempotencyKey {
             Some(Ok(json)) => hasher.digest([b"json".as_slice(), json.as_bytes()]),
             Some(Err(_)) | None => hasher.digest([b"bytes", body]),
         };
-        Ok(Self { scope: Arc::clone(scope), hash: hasher.digest(scoped), fingerprint })
+        Ok(Self { scope: Arc::clone(scope), caller: caller.into(), hash: hasher.digest(scoped), fingerprint })
     }
 
     /// The key of one execution of a data action: what the caller names it, or else what it means. Two environments never meet.
@@ -192,7 +194,8 @@ impl IdempotencyKey {
                 hasher.digest(within.into_iter().chain(meaning))
             }
         };
-        Self { scope: Arc::clone(scope), hash, fingerprint: hasher.digest([b"action".as_slice()].into_iter().chain(meaning)) }
+        let fingerprint = hasher.digest([b"action".as_slice()].into_iter().chain(meaning));
+        Self { scope: Arc::clone(scope), caller: caller.into(), hash, fingerprint }
     }
 
     /// The hash of the key of an execution that its caller has named.
@@ -251,6 +254,11 @@ pub struct StoredReply {
 }
 
 impl StoredReply {
+    /// How many bytes a store keeps of it.
+    pub fn size(&self) -> usize {
+        self.body.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
     /// Whether this answer settles the matter: it was done, or it never can be. All other answers may be different ones next
     /// time.
     pub fn is_final(&self) -> bool {

@@ -54,7 +54,7 @@ pub(super) async fn post(
     let Signed { key_id, value: call } = signed;
     match call {
         Call::Ping(tenant) => {
-            let redis = lookup.ping().await?;
+            let redis = lookup.ping(tenant).await?;
             let dependencies = PongDependencies { postgres: Reach::Up, redis };
             let output = PongOutput { status: "ok", tenant_id: tenant.as_str(), key_id: &key_id, dependencies };
             Ok(HttpResponse::Ok().json(Pong { output }))

@@ -13,6 +13,7 @@ use crate::adapters::memory::idempotency::MemoryIdempotency;
 use crate::adapters::postgres::connect::Connector;
 use crate::adapters::postgres::idempotency::PostgresIdempotency;
 use crate::adapters::redis::idempotency::RedisIdempotency;
+use crate::app::once::StoreShare;
 use crate::app::ports::IdempotencyStore;
 use crate::config::{Config, KeyStore};
 use crate::metrics::Metrics;
@@ -41,11 +42,12 @@ impl<'c> Stores<'c> {
         Self { config, connector, metrics, memory: None, redis: None, postgres: None, tended: BTreeMap::new() }
     }
 
-    /// The store of a route.
-    pub(super) fn of(&mut self, route: &Arc<str>, kind: KeyStore) -> anyhow::Result<Arc<dyn IdempotencyStore>> {
+    /// The store of a route, and its callers' shares of it.
+    pub(super) fn of(&mut self, route: &Arc<str>, kind: KeyStore) -> anyhow::Result<(Arc<dyn IdempotencyStore>, Arc<StoreShare>)> {
         let (name, store) = self.open(route, kind)?;
-        self.tended.entry(name).or_insert_with(|| Tended::new(Arc::clone(&store))).scopes.push(Arc::clone(route));
-        Ok(store)
+        let tended = self.tended.entry(name).or_insert_with(|| Tended::new(Arc::clone(&store)));
+        tended.scopes.push(Arc::clone(route));
+        Ok((store, Arc::clone(&tended.share)))
     }
 
     /// Sees to the stores from now on. Must be called on the main runtime.
@@ -53,7 +55,8 @@ impl<'c> Stores<'c> {
         let metrics = self.metrics;
         let tenders = self.tended.into_iter().flat_map(|(name, tended)| {
             let store = Arc::clone(&tended.store);
-            [tokio::spawn(sweep(name, store, Arc::clone(metrics))), tokio::spawn(count(name, tended, Arc::clone(metrics)))]
+            let room = tokio::spawn(watch_room(name, Arc::clone(&store), Arc::clone(&tended.share)));
+            [room, tokio::spawn(sweep(name, store, Arc::clone(metrics))), tokio::spawn(count(name, tended, Arc::clone(metrics)))]
         });
         let policies = self.redis.clone().into_iter().map(|redis| tokio::spawn(warn_of_eviction(redis)));
         Tending {
@@ -134,11 +137,12 @@ impl Tending {
 struct Tended {
     store: Arc<dyn IdempotencyStore>,
     scopes: Vec<Arc<str>>,
+    share: Arc<StoreShare>,
 }
 
 impl Tended {
     fn new(store: Arc<dyn IdempotencyStore>) -> Self {
-        Self { store, scopes: Vec::new() }
+        Self { store, scopes: Vec::new(), share: Arc::default() }
     }
 }
 
@@ -169,6 +173,17 @@ async fn count(name: &'static str, tended: Tended, metrics: Arc<Metrics>) {
             Err(error) => tracing::debug!(store = name, error = format!("{:#}", anyhow::Error::new(error)), "not counted"),
         }
         tokio::time::sleep((began.elapsed() * COUNT_SHARE).clamp(TENDING_PAUSE, COUNT_PAUSE)).await;
+    }
+}
+
+/// Keeps the callers' shares of a store by what is free in it.
+async fn watch_room(name: &'static str, store: Arc<dyn IdempotencyStore>, share: Arc<StoreShare>) {
+    loop {
+        match store.free_bytes().await {
+            Ok(bytes) => share.set_free(bytes),
+            Err(error) => tracing::debug!(store = name, error = format!("{:#}", anyhow::Error::new(error)), "free memory not known"),
+        }
+        tokio::time::sleep(TENDING_PAUSE).await;
     }
 }
 

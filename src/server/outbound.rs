@@ -21,12 +21,12 @@ pub(super) fn data_actions(
 ) -> anyhow::Result<Option<Arc<DataActions>>> {
     let Some(settings) = &config.genesys else { return Ok(None) };
     let scope: Arc<str> = EXECUTE_ROUTE.into();
-    let store = stores.of(&scope, settings.store)?;
+    let (store, share) = stores.of(&scope, settings.store)?;
     warn_of_unsigned_key(EXECUTE_ROUTE, &settings.scheme, KEY_HEADER);
     Ok(Some(Arc::new(DataActions {
         scope,
         execute: Execute::new(Arc::new(Genesys::new(settings, metrics)?), settings.deadline),
-        once: Arc::new(Once::new(store, Arc::clone(works), Arc::clone(metrics), times(settings.times))),
+        once: Arc::new(Once::new(store, Arc::clone(works), Arc::clone(metrics), times(settings.times)).with_share(share)),
         scheme: settings.scheme.clone(),
         environment: settings.environment.clone(),
         hasher: config.idempotency.hasher.clone(),

@@ -36,7 +36,7 @@ pub async fn find(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<Cal
     let mut stores = Stores::new(config, connector.as_ref(), &metrics);
     let mut calls = Vec::new();
     for route in routes.iter().filter(|route| route.kind != KeyStore::Memory) {
-        let store = stores.of(&route.scope, route.kind)?;
+        let (store, _share) = stores.of(&route.scope, route.kind)?;
         let hashes = name.map(|name| route.hashes(config, name));
         let unresolved = store.unresolved(&[Arc::clone(&route.scope)]).await?;
         let named = unresolved.into_iter().filter(|found| hashes.as_ref().is_none_or(|hashes| hashes.contains(&found.hash)));

@@ -22,7 +22,7 @@ pub(super) fn build(
 ) -> anyhow::Result<Vec<Arc<Webhook>>> {
     let routes = config.webhooks.iter().map(|webhook| {
         let scope: Arc<str> = webhook.path.as_str().into();
-        let store = stores.of(&scope, webhook.store)?;
+        let (store, share) = stores.of(&scope, webhook.store)?;
         if let (config::Auth::Hmac { scheme, .. }, Some(header)) = (&webhook.auth, webhook.key.header()) {
             warn_of_unsigned_key(&webhook.path, scheme, header);
         }
@@ -31,7 +31,7 @@ pub(super) fn build(
             auth: webhook.auth.clone(),
             key: webhook.key.clone(),
             hasher: config.idempotency.hasher.clone(),
-            once: Arc::new(Once::new(store, Arc::clone(works), Arc::clone(metrics), times(webhook.times))),
+            once: Arc::new(Once::new(store, Arc::clone(works), Arc::clone(metrics), times(webhook.times)).with_share(share)),
             action: action(&webhook.action, execute).with_context(|| format!("set up {}", webhook.path))?,
         }))
     });

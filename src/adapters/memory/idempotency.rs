@@ -188,6 +188,10 @@ impl IdempotencyStore for MemoryIdempotency {
         Ok(scopes.iter().flat_map(|scope| ["leased", "done", "unknown"].map(|state| count(scope, state))).collect())
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreDown> {
+        Ok(None)
+    }
+
     async fn ready(&self) -> Result<(), StoreDown> {
         Ok(())
     }

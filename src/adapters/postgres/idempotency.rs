@@ -309,6 +309,10 @@ impl IdempotencyStore for PostgresIdempotency {
         Ok(scopes.iter().flat_map(records).collect())
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreDown> {
+        Ok(None)
+    }
+
     async fn ready(&self) -> Result<(), StoreDown> {
         self.run("SELECT 1", &[]).await.map(drop)
     }

@@ -10,6 +10,7 @@ pub mod load;
 pub mod migrate;
 mod newest;
 mod pool;
+mod queue;
 mod shared;
 mod transaction;
 

@@ -5,7 +5,6 @@
 //!
 //! Group commit is an old technique: `DeWitt` et al., "Implementation Techniques for Main Memory Database Systems" (SIGMOD 1984).
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,16 +18,13 @@ use tokio::time::timeout_at;
 
 use super::failure::{Failure, retryable};
 use super::pool::Lease;
+use super::queue::{Member, Queue};
 use super::transaction::{self, Attempt, Found, Wish};
 use super::{Answered, Pool};
 use crate::app::ports::{Reading, StoreError};
 use crate::config::Sharing;
+use crate::domain::TenantId;
 use crate::metrics::Metrics;
-
-/// The most callers of one transaction, and the most ids that they ask for together: it must not become so long that those
-/// behind it wait for more than a fraction of their deadline.
-const MAX_MEMBERS: usize = 128;
-const MAX_IDS: usize = 2_000;
 
 /// How many members of a transaction that failed are tried at a time. All groups together keep to the pool.
 const ALONE_AT_A_TIME: usize = 2;
@@ -36,7 +32,7 @@ const ALONE_AT_A_TIME: usize = 2;
 /// Takes wishes, and grants them in as few transactions as can be. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Transactions {
-    queue: Arc<Mutex<Queue>>,
+    state: Arc<Mutex<State>>,
     pool: Arc<Pool>,
     answered: Arc<Answered>,
     metrics: Arc<Metrics>,
@@ -53,35 +49,27 @@ pub(super) struct Bounds {
     pub(super) wait: Duration,
 }
 
+/// What waits, and how many transactions are under way.
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Member>,
+struct State {
+    waiting: Queue,
     in_flight: usize,
-    /// How many have come so far.
-    come: u64,
-}
-
-/// Somebody who waits.
-struct Member {
-    number: u64,
-    wish: Wish,
-    since: Instant,
-    deadline: Instant,
-    reply: oneshot::Sender<Result<Reading, StoreError>>,
 }
 
 impl Transactions {
     /// Must be called on the main runtime.
     pub(super) fn new(pool: Arc<Pool>, answered: Arc<Answered>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
-        Self { queue: Arc::default(), pool, answered, metrics, runtime: Handle::current(), bounds }
+        Self { state: Arc::default(), pool, answered, metrics, runtime: Handle::current(), bounds }
     }
 
     /// Grants the wish, by the deadline. May be dropped at any time: whoever has gone before its transaction begins is left out,
     /// and nobody else takes note.
     pub(super) async fn grant(&self, wish: Wish, deadline: Instant) -> Result<Reading, StoreError> {
         let (reply, mut answer) = oneshot::channel();
-        let since = Instant::now();
-        let place = self.enqueue(|number| Member { number, wish, since, deadline, reply });
+        let (since, tenant) = (Instant::now(), wish.entry.tenant);
+        let number = self.lock().waiting.push(|number| Member { number, wish, since, deadline, reply });
+        let place = Place { transactions: self, tenant, number };
+        self.begin();
         let in_time = timeout_at((since + self.bounds.wait).min(deadline).into(), &mut answer).await;
         let answered = match in_time {
             Ok(answered) => answered,
@@ -96,16 +84,6 @@ impl Transactions {
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.lock().waiting.len()
-    }
-
-    fn enqueue(&self, member: impl FnOnce(u64) -> Member) -> Place<'_> {
-        let mut queue = self.lock();
-        queue.come += 1;
-        let number = queue.come;
-        queue.waiting.push_back(member(number));
-        drop(queue);
-        self.begin();
-        Place { transactions: self, number }
     }
 
     /// Begins a transaction, where it is time for one.
@@ -204,8 +182,8 @@ impl Transactions {
         stream::iter(group).for_each_concurrent(ALONE_AT_A_TIME, alone).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,60 +196,23 @@ fn deadline(group: &[Member]) -> Instant {
     group.iter().map(|member| member.deadline).max().unwrap_or_else(Instant::now)
 }
 
-impl Queue {
+impl State {
     /// Those who go together now; nobody, where it is not time for another transaction.
     fn next(&mut self, bounds: &Bounds) -> Vec<Member> {
         // Commits wait for the same disk: audit entries by themselves go faster in fewer transactions.
-        let worth_it = self.in_flight == 0 || bounds.sharing == Sharing::Off || self.waiting.iter().any(Member::reads);
+        let worth_it = self.in_flight == 0 || bounds.sharing == Sharing::Off || self.waiting.reads();
         if self.in_flight >= bounds.in_flight || !worth_it {
             return Vec::new();
         }
-        let group = self.take(bounds);
+        let group = self.waiting.take(bounds.sharing);
         self.in_flight += usize::from(!group.is_empty());
         group
     }
 
     /// Those who go behind a transaction whose rows come.
     fn follow(&mut self, bounds: &Bounds) -> Vec<Member> {
-        let worth_it = bounds.sharing != Sharing::Off && self.waiting.iter().any(Member::reads);
-        if worth_it { self.take(bounds) } else { Vec::new() }
-    }
-
-    /// The first one who is still waited for, and those behind it who may go along, in the order of their arrival.
-    fn take(&mut self, bounds: &Bounds) -> Vec<Member> {
-        let mut group: Vec<Member> = Vec::new();
-        let mut passed_by = VecDeque::new();
-        let mut ids = 0;
-        let most = if bounds.sharing == Sharing::Off { 1 } else { MAX_MEMBERS };
-        while group.len() < most && ids < MAX_IDS {
-            let Some(member) = self.waiting.pop_front() else { break };
-            if !member.is_awaited() {
-                continue;
-            }
-            let fits = group.is_empty() || ids + member.wish.asked.len() <= MAX_IDS;
-            let tenant = |member: &Member| member.wish.entry.tenant;
-            let related = bounds.sharing != Sharing::Tenant || group.first().is_none_or(|first| tenant(first) == tenant(&member));
-            if fits && related {
-                ids += member.wish.asked.len();
-                group.push(member);
-            } else {
-                passed_by.push_back(member);
-                if !fits {
-                    break;
-                }
-            }
-        }
-        while let Some(member) = passed_by.pop_back() {
-            self.waiting.push_front(member);
-        }
-        group
-    }
-
-    /// Takes back one that still waits.
-    fn withdraw(&mut self, number: u64) -> bool {
-        // They stand in the order of their numbers.
-        let place = self.waiting.binary_search_by_key(&number, |member| member.number);
-        place.is_ok_and(|place| self.waiting.remove(place).is_some())
+        let worth_it = bounds.sharing != Sharing::Off && self.waiting.reads();
+        if worth_it { self.waiting.take(bounds.sharing) } else { Vec::new() }
     }
 }
 
@@ -324,33 +265,19 @@ impl Drop for InFlight {
 /// In the queue, until its holder is gone.
 struct Place<'a> {
     transactions: &'a Transactions,
+    tenant: TenantId,
     number: u64,
 }
 
 impl Place<'_> {
     /// False: its transaction is under way.
     fn leave(&self) -> bool {
-        self.transactions.lock().withdraw(self.number)
+        self.transactions.lock().waiting.withdraw(self.tenant, self.number)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-impl Member {
-    fn reads(&self) -> bool {
-        !self.wish.asked.is_empty()
-    }
-
-    fn is_awaited(&self) -> bool {
-        !self.reply.is_closed() && self.deadline > Instant::now()
-    }
-
-    fn tell(self, outcome: Result<Reading, StoreError>) {
-        // Its caller may have gone.
-        let _ = self.reply.send(outcome);
     }
 }

@@ -66,9 +66,13 @@ impl RedisIdempotency {
 
     /// What the server does when its memory is full; anything but `noeviction` may take a lease away.
     pub async fn eviction_policy(&self) -> anyhow::Result<Option<String>> {
+        Ok(self.memory().await?.get("maxmemory_policy"))
+    }
+
+    async fn memory(&self) -> anyhow::Result<InfoDict> {
         let mut info = redis::cmd("INFO");
         info.arg("memory");
-        Ok(self.pool.run::<InfoDict>(&info).await?.get("maxmemory_policy"))
+        self.pool.run::<InfoDict>(&info).await
     }
 
     /// Runs a step on a key as its owner, for a time and with whatever else it needs.
@@ -337,6 +341,12 @@ impl IdempotencyStore for RedisIdempotency {
             }
             StoreDown::NoAnswer(error)
         })
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreDown> {
+        let memory = self.memory().await.map_err(StoreDown::NotAsked)?;
+        let (most, used) = (memory.get::<u64>("maxmemory"), memory.get::<u64>("used_memory"));
+        Ok(most.filter(|most| *most > 0).zip(used).map(|(most, used)| most.saturating_sub(used)))
     }
 
     async fn ready(&self) -> Result<(), StoreDown> {

@@ -6,11 +6,12 @@ use futures_util::future::try_join;
 
 use super::{Lookup, LookupError};
 use crate::app::reach::Reach;
+use crate::domain::TenantId;
 
 impl Lookup {
     /// How the cache's shared tier is. The store is up, or there is no answer; it takes no longer than a lookup may.
-    pub async fn ping(&self) -> Result<Reach, LookupError> {
-        let (slot, deadline) = self.enter()?;
+    pub async fn ping(&self, tenant: TenantId) -> Result<Reach, LookupError> {
+        let (slot, deadline) = self.enter(tenant)?;
         let shared = Arc::clone(&self.shared);
         // A tier that hangs leaves time to say so.
         let patience = shared.limits.deadline / 2;

@@ -9,13 +9,26 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::lease::Lease;
+use crate::app::admission::{self, Admission};
+use crate::domain::IdempotencyKey;
+
+/// What work is shared out by: the route, and the id of the caller's key.
+pub(super) type Caller = (Arc<str>, Arc<str>);
+
+/// A place for work, or for a request that waits for it.
+pub(super) type Place = admission::Place<Caller>;
+
+/// The caller of a request.
+pub(super) fn caller(key: &IdempotencyKey) -> Caller {
+    (Arc::clone(&key.scope), Arc::clone(&key.caller))
+}
 
 /// Everything that is under way, on all routes.
 pub struct Works {
     pub(super) tasks: TaskTracker,
-    pub(super) slots: Arc<Semaphore>,
+    pub(super) slots: Arc<Admission<Caller>>,
     /// For those who wait for somebody else's answer, so that they take no work's place.
-    pub(super) seats: Arc<Semaphore>,
+    pub(super) seats: Arc<Admission<Caller>>,
     /// For claims that are taken back.
     claims_lost: Arc<Semaphore>,
     pub(super) runtime: Handle,
@@ -30,8 +43,8 @@ impl Works {
     pub fn new(max_in_flight: usize) -> Self {
         Self {
             tasks: TaskTracker::new(),
-            slots: Arc::new(Semaphore::new(max_in_flight)),
-            seats: Arc::new(Semaphore::new(max_in_flight)),
+            slots: Admission::new(max_in_flight),
+            seats: Admission::new(max_in_flight),
             claims_lost: Arc::new(Semaphore::new(max_in_flight)),
             runtime: Handle::current(),
             closing: CancellationToken::new(),
