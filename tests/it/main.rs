@@ -60,3 +60,4 @@ mod webhook_crashes;
 mod webhook_keys;
 mod webhook_scale;
 mod webhook_settings;
+mod webhook_statuses;
