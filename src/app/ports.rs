@@ -77,6 +77,9 @@ pub enum StoreError {
     /// The connection broke while it worked.
     #[error("keep the database connection")]
     Interrupted(#[source] anyhow::Error),
+    /// A right, a table, a column or a partition is missing: an operator mends it without a new build of this service.
+    #[error("run the transaction: the database is not set up for it")]
+    Misconfigured(#[source] anyhow::Error),
     /// It refused, and would refuse again: a defect of this service or of its schema.
     #[error("run the transaction")]
     Refused(#[source] anyhow::Error),
@@ -90,6 +93,7 @@ impl StoreError {
             Self::Busy => "busy",
             Self::Timeout => "timeout",
             Self::Interrupted(_) => "interrupted",
+            Self::Misconfigured(_) => "misconfigured",
             Self::Refused(_) => "refused",
         }
     }
@@ -103,6 +107,7 @@ impl StoreError {
             Self::Busy => Self::Busy,
             Self::Timeout => Self::Timeout,
             Self::Interrupted(cause) => Self::Interrupted(words(cause)),
+            Self::Misconfigured(cause) => Self::Misconfigured(words(cause)),
             Self::Refused(cause) => Self::Refused(words(cause)),
         }
     }

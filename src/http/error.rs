@@ -182,6 +182,9 @@ impl ApiError {
                 again(SOON, facts(503, "store_unavailable", "Store unavailable", detail))
             }
             Self::DatabaseUnavailable(_) => {
+            Self::DatabaseUnavailable(LookupError::Store(StoreError::Misconfigured(_))) => {
+                again(SOON, facts(503, "database_unavailable", "Database unavailable", "The database cannot serve this request now."))
+            }
                 again(SOON, facts(503, "database_unavailable", "Database unavailable", "The database did not answer in time."))
             }
             Self::Overloaded(_) => again(SOON, facts(503, "overloaded", "Overloaded", "Too many requests are under way.")),
@@ -271,9 +274,9 @@ impl From<LookupError> for ApiError {
         match &error {
             LookupError::Overloaded | LookupError::Store(StoreError::Busy) => Self::Overloaded(Some(error)),
             LookupError::ShuttingDown => Self::ShuttingDown,
-            LookupError::Store(StoreError::Unavailable(_) | StoreError::Timeout | StoreError::Interrupted(_)) => {
-                Self::DatabaseUnavailable(error)
-            }
+            LookupError::Store(
+                StoreError::Unavailable(_) | StoreError::Timeout | StoreError::Interrupted(_) | StoreError::Misconfigured(_),
+            ) => Self::DatabaseUnavailable(error),
             LookupError::Store(StoreError::Refused(_)) | LookupError::Panicked => Self::Internal(Some(error)),
         }
     }

@@ -36,6 +36,7 @@ mod logs;
 mod migrations;
 mod migrations_upgrade;
 mod observed;
+mod misconfigured_database;
 mod openapi;
 mod outbound_settings;
 mod ping;
