@@ -19,7 +19,7 @@ use crate::domain::{
 pub trait CustomerStore: Send + Sync {
     /// Reads those customers and writes the audit row in one transaction, so that there is no answer without evidence and
     /// no evidence without an answer. The row's missing ids are the asked ones that were not found. Writing one entry twice
-    /// leaves one row. May be dropped at any time.
+    /// leaves one row. A time that is more than a minute from the store's is replaced by the store's. May be dropped at any time.
     async fn lookup_and_audit(&self, entry: AuditEntry, asked: Vec<CustomerId>, deadline: Instant) -> Result<Reading, StoreError>;
 
     /// Writes the audit row of an answer that came from a cache. May be dropped at any time.

@@ -11,6 +11,7 @@ mod answers;
 mod api_keys;
 mod audit;
 mod audit_commands;
+mod audit_time;
 mod cache;
 mod cognigy_metrics;
 mod coherence;
