@@ -5,6 +5,7 @@ mod data_action;
 mod docs;
 mod error;
 mod execute;
+mod host;
 mod once;
 pub mod openapi;
 mod ops;
@@ -108,6 +109,7 @@ pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops, services: &Services) 
     config.app_data(Data::new(ops.clone()));
     config.service(
         web::scope("")
+            .wrap(from_fn(host::guard))
             .wrap(from_fn(request::finish))
             .service(get_only("/livez").route(web::get().to(ops::live)).route(web::head().to(ops::live)))
             .service(get_only("/readyz").route(web::get().to(ops::ready)).route(web::head().to(ops::ready)))
