@@ -85,7 +85,7 @@ async fn an_entry_whose_time_is_near_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_not_heard_of_leaves_one_row_whatever_the_time() {
+async fn a_commit_that_is_not_heard_of_leaves_one_row_at_any_offset() {
     let database = Database::new().await;
     let gate = Gate::before_postgres(&database).await;
     let store = store(&gate.url);
@@ -106,7 +106,7 @@ async fn a_commit_that_is_not_heard_of_leaves_one_row_whatever_the_time() {
     }
 }
 
-/// Gives the database a clock that is thirty days ahead, for whoever has no search path of its own.
+/// Gives the database a clock that is thirty days ahead, for sessions with the database's own search path.
 async fn set_clock_ahead(database: &Database) {
     database
         .run(
