@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub use labels::{Circuit, ClosedFor, Fate, Outcome, Rollback};
@@ -36,6 +36,7 @@ pub struct Metrics {
     connections_closed: IntCounterVec,
     pool_connections: IntGaugeVec,
     audit_default_partition: IntGauge,
+    clock_offset: Gauge,
     once: IntCounterVec,
     leases_lost: IntCounterVec,
     unstored: IntCounterVec,
@@ -151,6 +152,10 @@ impl Metrics {
                 "cxone_dataaction_audit_default_partition_used",
                 "1 where audit rows have fallen into the default partition",
             )?,
+            clock_offset: add.metric(Gauge::new(
+                "cxone_dataaction_clock_offset_seconds",
+                "This instance's clock less the database's, when last compared",
+            ))?,
             log_lines_dropped: single_counter("log_lines_dropped_total", "Log lines that nobody took in time")?,
             tenants: Tenants { max: max_tenants, named: RwLock::default() },
             registry,
@@ -312,6 +317,11 @@ impl Metrics {
     /// Whether audit rows have fallen into the default partition.
     pub fn audit_default_partition(&self, used: bool) {
         self.audit_default_partition.set(i64::from(used));
+    }
+
+    /// This instance's clock is so many seconds ahead of the database's.
+    pub fn clock_offset(&self, seconds: f64) {
+        self.clock_offset.set(seconds);
     }
 }
 

@@ -126,9 +126,9 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         }
         counted.log_lines_dropped(dropped());
     });
-    let console = Arc::new(Console::new(&services));
+    let (console, hosts) = (Arc::new(Console::new(&services)), config.admin.hosts.clone());
     let document = http::openapi::of_instance(config).to_json()?.into();
-    let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh, console, document };
+    let ops = Ops { health: Arc::clone(&health), metrics: Arc::clone(&metrics), refresh, console, document, hosts };
     let onlooked = services.clone();
 
     let cache = Arc::clone(&caching.cache);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use async_trait::async_trait;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, Url};
@@ -53,7 +54,8 @@ async fn read(response: Response) -> Result<StoredReply, UpstreamError> {
         Some(late) if late.is_timeout() => UpstreamError::Timeout,
         _ => UpstreamError::Failed(error),
     })?;
-    Ok(StoredReply { status, headers, body })
+    let reply = StoredReply { status, headers, body };
+    reply.sendable().ok_or_else(|| UpstreamError::Failed(anyhow!("status {status} is not that of a final response")))
 }
 
 /// Without the URL, which may hold a password.

@@ -168,14 +168,18 @@ async fn understand(response: Response) -> Result<StoredReply, Trouble> {
         // Without a time, it may as well come from somebody in between who lost the connection to whoever was at it.
         (503, Some(pause)) => return Err(Trouble::Unavailable(pause)),
         (200..=299 | 400..=499, _) => {}
-        _ => return Err(ExecuteError::Answered(anyhow!("it answers {status}")).into()),
+        _ => return Err(answered(status)),
     }
     let headers = kept(response.headers());
     match body(response, MAX_ANSWER).await {
-        Ok(body) => Ok(StoredReply { status: status.as_u16(), headers, body }),
+        Ok(body) => StoredReply { status: status.as_u16(), headers, body }.sendable().ok_or_else(|| answered(status)),
         Err(error) if status.is_success() => Err(ExecuteError::Unknown(error.context("it was executed")).into()),
         Err(error) => Err(ExecuteError::Failed(error).into()),
     }
+}
+
+fn answered(status: StatusCode) -> Trouble {
+    ExecuteError::Answered(anyhow!("it answers {status}")).into()
 }
 
 fn kept(headers: &HeaderMap) -> Vec<(String, String)> {

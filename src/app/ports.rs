@@ -19,7 +19,7 @@ use crate::domain::{
 pub trait CustomerStore: Send + Sync {
     /// Reads those customers and writes the audit row in one transaction, so that there is no answer without evidence and
     /// no evidence without an answer. The row's missing ids are the asked ones that were not found. Writing one entry twice
-    /// leaves one row. May be dropped at any time.
+    /// leaves one row. A time that is more than a minute from the store's is replaced by the store's. May be dropped at any time.
     async fn lookup_and_audit(&self, entry: AuditEntry, asked: Vec<CustomerId>, deadline: Instant) -> Result<Reading, StoreError>;
 
     /// Writes the audit row of an answer that came from a cache. May be dropped at any time.
@@ -77,6 +77,9 @@ pub enum StoreError {
     /// The connection broke while it worked.
     #[error("keep the database connection")]
     Interrupted(#[source] anyhow::Error),
+    /// A right, a table, a column or a partition is missing: an operator mends it without a new build of this service.
+    #[error("run the transaction: the database is not set up for it")]
+    Misconfigured(#[source] anyhow::Error),
     /// It refused, and would refuse again: a defect of this service or of its schema.
     #[error("run the transaction")]
     Refused(#[source] anyhow::Error),
@@ -90,6 +93,7 @@ impl StoreError {
             Self::Busy => "busy",
             Self::Timeout => "timeout",
             Self::Interrupted(_) => "interrupted",
+            Self::Misconfigured(_) => "misconfigured",
             Self::Refused(_) => "refused",
         }
     }
@@ -103,6 +107,7 @@ impl StoreError {
             Self::Busy => Self::Busy,
             Self::Timeout => Self::Timeout,
             Self::Interrupted(cause) => Self::Interrupted(words(cause)),
+            Self::Misconfigured(cause) => Self::Misconfigured(words(cause)),
             Self::Refused(cause) => Self::Refused(words(cause)),
         }
     }

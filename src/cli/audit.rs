@@ -1,5 +1,6 @@
 //! `audit export` and `audit prune`.
 
+mod cell;
 mod export;
 mod prune;
 

@@ -4,6 +4,7 @@
 //! To add a setting: read it in its section below with its name and default, add it to `.env.example` and to the README's
 //! table. A test holds the three together.
 
+mod hosts;
 mod outbound;
 mod reader;
 mod signing;
@@ -20,6 +21,7 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+pub use hosts::{Hosts, is_label};
 pub use outbound::{ACTION_ID, ClientCredentials, CognigyMetrics, Genesys, below};
 use reader::Reader;
 pub use signing::{API_KEY_HEADER, Signing, SigningScheme};
@@ -110,6 +112,8 @@ pub struct Http {
 pub struct Admin {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Names that a `Host` may have there, beside those that no public name server resolves.
+    pub hosts: Hosts,
 }
 
 #[derive(Debug)]
@@ -347,7 +351,10 @@ fn sections(r: &mut Reader) -> Config {
             workers: r.within("http.workers", processors, 1..=1024),
             max_connections: r.within("http.max_connections", 10_000, 8..=1_000_000),
         },
-        admin: Admin { listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))) },
+        admin: Admin {
+            listen: r.parsed("admin.listen", SocketAddr::from(([127, 0, 0, 1], 9090))),
+            hosts: r.parsed("admin.hosts", Hosts::default()),
+        },
         database: Database {
             url: r.url("database.url", understood_by_postgres),
             migrate_url: r.url("database.migrate_url", understood_by_postgres),

@@ -259,6 +259,24 @@ impl StoredReply {
         self.body.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
+    /// The reply as HTTP lets it be sent: 204, 205 and 304 have no content (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5), so their body
+    /// and the headers that describe one are dropped. A 204 keeps its content type, as webhooks have always passed it on.
+    ///
+    /// # Returns
+    /// `None`: the status is not that of a final HTTP response.
+    #[must_use]
+    pub fn sendable(mut self) -> Option<Self> {
+        let dropped: &[&str] = match self.status {
+            204 => &["content-encoding"],
+            205 | 304 => &["content-encoding", "content-type"],
+            200..=599 => return Some(self),
+            _ => return None,
+        };
+        self.headers.retain(|(name, _)| !dropped.iter().any(|dropped| name.eq_ignore_ascii_case(dropped)));
+        self.body = Bytes::new();
+        Some(self)
+    }
+
     /// Whether this answer settles the matter: it was done, or it never can be. All other answers may be different ones next
     /// time.
     pub fn is_final(&self) -> bool {
@@ -325,6 +343,24 @@ mod tests {
             assert_eq!((other.hash == named.hash, other.fingerprint == named.fingerprint), (true, same_payload));
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_reply_is_sent_as_http_lets_it_be() {
+        let reply = |status| {
+            let headers = ["content-type", "Content-Encoding", "x-cache"].map(|name| (name.to_owned(), "x".to_owned())).to_vec();
+            StoredReply { status, headers, body: Bytes::from_static(b"x") }.sendable()
+        };
+        let names = |reply: &StoredReply| reply.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().join(" ");
+        for status in [200, 201, 203, 206, 301, 400, 418, 599] {
+            assert!(reply(status).is_some_and(|sent| sent.body == "x" && sent.headers.len() == 3), "{status}");
+        }
+        for (status, kept) in [(204, "content-type x-cache"), (205, "x-cache"), (304, "x-cache")] {
+            assert!(reply(status).is_some_and(|sent| sent.body.is_empty() && names(&sent) == kept), "{status}");
+        }
+        for status in [0, 99, 100, 101, 199, 600, 799, 999, 1000] {
+            assert_eq!(reply(status), None);
+        }
     }
 
     #[test]

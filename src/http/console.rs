@@ -10,7 +10,6 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::uri::Authority;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{Error, HttpResponse, Resource};
@@ -18,8 +17,10 @@ use tracing_actix_web::TracingLogger;
 
 use super::data_action;
 use super::error::{self, ApiError};
+use super::host;
 use super::ops::Ops;
 use super::request::{self, RequestSpan};
+use crate::config::Hosts;
 use crate::domain::data_action::PATH;
 pub use state::Console;
 
@@ -71,7 +72,8 @@ async fn state(ops: Data<Ops>) -> HttpResponse {
 
 /// Lets in who is meant to come in, and tells the browser to be strict.
 async fn guard(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
-    if !is_own(request.method(), request.headers()) {
+    let hosts = request.app_data::<Data<Ops>>().map(|ops| ops.hosts.clone()).unwrap_or_default();
+    if !is_own(request.method(), request.headers(), &hosts) {
         return Ok(request.error_response(ApiError::ForeignOrigin));
     }
     let mut response = next.call(request).await?.map_into_boxed_body();
@@ -81,22 +83,17 @@ async fn guard(request: ServiceRequest, next: Next<impl MessageBody + 'static>) 
     Ok(response)
 }
 
-/// Whether the page that asks can only be our own. A name in `Host` may be anybody's, who has it point here (DNS rebinding): an
-/// address, or `localhost`, may not.
-fn is_own(method: &Method, headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let Some(host) = text(header::HOST) else { return false };
-    let own_host = host.parse::<Authority>().is_ok_and(|authority| {
-        let name = authority.host();
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
-    });
-    let own_origin = match text(header::ORIGIN) {
-        Some(origin) => ["http://", "https://"].iter().any(|scheme| origin.strip_prefix(scheme) == Some(host)),
+/// Whether the page that asks can only be our own: its `Host` is there and not foreign, and its `Origin` is that host.
+fn is_own(method: &Method, headers: &HeaderMap, hosts: &Hosts) -> bool {
+    let Ok(Some(host)) = host::host(headers) else { return false };
+    let own_origin = match headers.get(header::ORIGIN) {
+        Some(origin) => {
+            origin.to_str().is_ok_and(|origin| ["http://", "https://"].iter().any(|scheme| origin.strip_prefix(scheme) == Some(host)))
+        }
         // Browsers name the origin of whatever may change something.
-        None => method.is_safe() && !headers.contains_key(header::ORIGIN),
+        None => method.is_safe(),
     };
-    own_host && own_origin
+    host::is_trusted(host, hosts) && own_origin
 }
 
 #[cfg(test)]
@@ -109,7 +106,7 @@ mod tests {
         if let Some(origin) = origin.and_then(|origin| HeaderValue::from_str(origin).ok()) {
             headers.insert(header::ORIGIN, origin);
         }
-        is_own(method, &headers)
+        is_own(method, &headers, &Hosts::default())
     }
 
     #[test]

@@ -139,7 +139,8 @@ impl ApiError {
             Self::TenantNotAllowed => facts(403, "tenant_not_allowed", "Tenant not allowed", "The signing key is not for this tenant."),
             Self::KeyNotAllowed => facts(403, "key_not_allowed", "Key not allowed", "The signing key may not execute data actions."),
             Self::ForeignOrigin => {
-                let detail = "The console is reached by an IP address or as localhost, and takes requests from its own page alone.";
+                let detail = "The admin listener is reached by an IP address, as localhost, by a name without dots or by one of admin.hosts, and the \
+                              console takes requests from its own page alone.";
                 facts(403, "foreign_origin", "Foreign origin", detail)
             }
             Self::NotFound => facts(404, "not_found", "Not found", "There is no such route."),
@@ -193,6 +194,9 @@ impl ApiError {
             Self::StoreUnavailable(_) => {
                 let detail = "The store of idempotency keys did not answer; nothing was done.";
                 again(SOON, facts(503, "store_unavailable", "Store unavailable", detail))
+            }
+            Self::DatabaseUnavailable(LookupError::Store(StoreError::Misconfigured(_))) => {
+                again(SOON, facts(503, "database_unavailable", "Database unavailable", "The database cannot serve this request now."))
             }
             Self::DatabaseUnavailable(_) => {
                 again(SOON, facts(503, "database_unavailable", "Database unavailable", "The database did not answer in time."))
@@ -300,9 +304,9 @@ impl From<LookupError> for ApiError {
         match &error {
             LookupError::Overloaded | LookupError::Store(StoreError::Busy) => Self::Overloaded(Some(error)),
             LookupError::ShuttingDown => Self::ShuttingDown,
-            LookupError::Store(StoreError::Unavailable(_) | StoreError::Timeout | StoreError::Interrupted(_)) => {
-                Self::DatabaseUnavailable(error)
-            }
+            LookupError::Store(
+                StoreError::Unavailable(_) | StoreError::Timeout | StoreError::Interrupted(_) | StoreError::Misconfigured(_),
+            ) => Self::DatabaseUnavailable(error),
             LookupError::Store(StoreError::Refused(_)) | LookupError::Panicked => Self::Internal(Some(error)),
         }
     }

@@ -75,7 +75,7 @@ pub(super) async fn post(request: HttpRequest, proven: Proven, actions: Data<Dat
     let key = IdempotencyKey::of_action(&hasher, &actions.scope, caller.id(), &actions.environment, &action, header, &input);
     let call = DataActionCall { action, input: input.into_bytes(), request_id: request_id(&request) };
     let answer = actions.execute.run(&actions.once, key, call).await?;
-    Ok(respond(&request, answer))
+    respond(&request, answer)
 }
 
 fn action(request: &HttpRequest) -> Result<ActionId, ApiError> {

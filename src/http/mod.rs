@@ -7,6 +7,7 @@ mod diagnosis_budget;
 mod docs;
 mod error;
 mod execute;
+mod host;
 mod once;
 pub mod openapi;
 mod ops;
@@ -116,6 +117,7 @@ pub fn admin_routes(config: &mut ServiceConfig, ops: &Ops, services: &Services) 
     config.default_service(web::to(error::unroutable));
     config.service(
         web::scope("")
+            .wrap(from_fn(host::guard))
             .wrap(from_fn(request::finish))
             .service(get_only("/livez").route(web::get().to(ops::live)).route(web::head().to(ops::live)))
             .service(get_only("/readyz").route(web::get().to(ops::ready)).route(web::head().to(ops::ready)))

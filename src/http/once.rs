@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
+use anyhow::anyhow;
 
 use super::error::{ApiError, FieldError};
 use super::request::note;
@@ -49,16 +50,24 @@ impl From<Unclear> for ApiError {
     }
 }
 
-/// The work's answer, or an earlier one's, which says so.
-pub(super) fn respond(request: &HttpRequest, answer: Answer) -> HttpResponse {
-    note(request, |notes| notes.replayed = Some(answer.replayed));
-    let status = StatusCode::from_u16(answer.reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+/// The work's answer, or an earlier one's, which says so. A record that an earlier release stored is held to HTTP too.
+pub(super) fn respond(request: &HttpRequest, answer: Answer) -> Result<HttpResponse, ApiError> {
+    let Answer { reply, replayed } = answer;
+    note(request, |notes| notes.replayed = Some(replayed));
+    let invalid = |status: u16| ApiError::UpstreamAnswered(anyhow!("status {status} is not that of a final response"));
+    let stored = reply.status;
+    let reply = reply.sendable().ok_or_else(|| invalid(stored))?;
+    let status = StatusCode::from_u16(reply.status).map_err(|_| invalid(stored))?;
     let mut response = HttpResponse::build(status);
-    for (name, value) in &answer.reply.headers {
+    for (name, value) in &reply.headers {
         response.insert_header((name.as_str(), value.as_str()));
     }
-    if answer.replayed {
+    if replayed {
         response.insert_header((REPLAYED_HEADER, "true"));
     }
-    response.body(answer.reply.body)
+    Ok(match status {
+        // Without a Content-Length: 204 has none, and that of a 304 would be the length of another response.
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => response.finish(),
+        _ => response.body(reply.body),
+    })
 }

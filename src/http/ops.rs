@@ -18,6 +18,7 @@ use super::error::ApiError;
 use crate::app::lookup::LookupError;
 use crate::app::ports::{Cache, CustomerStore, IdempotencyStore};
 use crate::app::reach::Reach;
+use crate::config::Hosts;
 use crate::metrics::Metrics;
 
 /// How long a probe waits for a dependency.
@@ -36,6 +37,8 @@ pub struct Ops {
     pub console: Arc<Console>,
     /// The API's document, as JSON.
     pub document: Bytes,
+    /// Names that a `Host` may have, beside those that no public name server resolves.
+    pub hosts: Hosts,
 }
 
 /// Whether this instance may get traffic.

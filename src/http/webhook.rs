@@ -136,7 +136,7 @@ pub(super) async fn post(
             webhook.once.run(key, async move { Ok::<_, ApiError>(reply) }).await?
         }
     };
-    Ok(respond(&request, answer))
+    respond(&request, answer)
 }
 
 async fn look_up(lookup: &Lookup, bounds: &Bounds, signed: Signed<data_action::Body>, id: RequestId) -> Result<StoredReply, ApiError> {

@@ -1,9 +1,11 @@
 //! The admin listener: contract, section 5.
 
 use reqwest::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::support::{Database, Redis, Setup, send, wait_until};
+use crate::support::{Database, Redis, Setup, client, send, wait_until};
 
 #[tokio::test]
 async fn a_service_with_all_it_needs_is_alive_and_ready() {
@@ -140,4 +142,46 @@ async fn a_probe_that_asks_twice_for_more_is_answered() {
     let service = Setup::on(&database).start().await;
     let reply = service.admin(Method::GET, "/readyz?verbose&verbose=1").await;
     assert_eq!((reply.status, reply.json()["checks"]["postgres"].as_str()), (200, Some("up")), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_foreign_host_is_refused_on_every_admin_route() {
+    let database = Database::new().await;
+    let service = Setup::on(&database).set("CXDA_ADMIN__HOSTS", "lookup.monitoring.svc, Other.example").start().await;
+    let ask = async |path: &str, host: &str| send(client().get(format!("{}{path}", service.admin_url)).header("Host", host)).await;
+    let paths = ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs/", "/", "/console/state.json", "/console/console.js", "/nowhere"];
+    for path in paths {
+        for host in ["evil.example", "evil.example:9090", "[::1].evil", "[::1].evil:9090", "127.0.0.1.evil.example", "app.", ""] {
+            let reply = ask(path, host).await;
+            reply.problem(403, "foreign_origin");
+            assert!(!reply.text().contains("evil"), "{}", reply.text());
+        }
+        let expected = if path == "/nowhere" { 404 } else { 200 };
+        let own = ["127.0.0.1:9090", "[::1]", "[::1]:9090", "localhost", "app:9090", "lookup.monitoring.svc:9090", "other.EXAMPLE"];
+        for host in own {
+            assert_eq!(ask(path, host).await.status, expected, "{path} {host}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_without_a_host_is_answered_and_the_console_is_not() {
+    let database = Database::new().await;
+    let service = Setup::on(&database).start().await;
+    for (path, status) in [("/livez", "200"), ("/readyz", "200"), ("/metrics", "200"), ("/", "403"), ("/console/state.json", "403")] {
+        let mut stream = TcpStream::connect(service.admin_url.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn admin_hosts_are_names_without_ports() {
+    for hosts in ["a.example:9090", "http://a.example", "*", "a..example", "a b"] {
+        let outcome = Setup::bare().set("CXDA_ADMIN__HOSTS", hosts).refused().await;
+        assert_eq!(outcome.code, Some(78), "{hosts}");
+        assert!(outcome.printed().contains("CXDA_ADMIN__HOSTS"), "{}", outcome.printed());
+    }
 }

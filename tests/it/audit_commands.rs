@@ -49,6 +49,25 @@ async fn rows_come_in_the_order_of_time_with_all_that_they_say() {
 }
 
 #[tokio::test]
+async fn a_spreadsheet_computes_no_cell_and_json_keeps_every_value() {
+    let database = Database::new().await;
+    let contacts = ["=HYPERLINK(\"http://evil.example\")", "+1", "-1", "@SUM(A1)", "\t=1", "safe \u{202e}gpj.exe"];
+    for (minute, contact) in contacts.iter().enumerate() {
+        row(&database, "acme42", contact, &format!("2026-01-01 00:0{minute}+00")).await;
+    }
+    let outcome = export(&database, &["--format", "csv"]).await;
+    let mut lines = csv::Reader::from_reader(outcome.stdout.as_bytes());
+    let cells: Vec<_> = lines.records().map(|record| record.unwrap()[9].to_owned()).collect();
+    assert_eq!(cells[0], "'=HYPERLINK(\"http://evil.example\")");
+    assert_eq!(cells[1..], ["'+1", "'-1", "'@SUM(A1)", "'\t=1", "safe \\u{202e}gpj.exe"]);
+    let outcome = export(&database, &["--format", "jsonl"]).await;
+    let rows = outcome.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    assert_eq!(rows.map(|row| row["contact_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), contacts);
+    let help = Tool::new(&["audit", "export", "--help"]).run().await;
+    assert!(help.stdout.contains("apostrophe"), "{}", help.printed());
+}
+
+#[tokio::test]
 async fn a_tenant_and_a_time_choose_from_the_one_until_before_the_other() {
     let database = Database::new().await;
     some(&database).await;

@@ -74,10 +74,24 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         | SqlState::UNIQUE_VIOLATION => StoreError::Interrupted(described(error)),
         // Out of disk, memory or connections; I/O errors.
         _ if class == "53" || class == "58" => StoreError::Unavailable(described(error)),
+        // Missing rights, schemas, tables, columns and functions; a role or an object that does not accept the statement in its state.
+        SqlState::INSUFFICIENT_PRIVILEGE
+        | SqlState::UNDEFINED_TABLE
+        | SqlState::UNDEFINED_COLUMN
+        | SqlState::UNDEFINED_FUNCTION
+        | SqlState::UNDEFINED_OBJECT
+        | SqlState::INVALID_SCHEMA_NAME => StoreError::Misconfigured(described(error)),
+        _ if class == "28" || class == "55" => StoreError::Misconfigured(described(error)),
+        SqlState::CHECK_VIOLATION if lacks_partition(error) => StoreError::Misconfigured(described(error)),
         // Connection exceptions, and operator intervention such as a shutdown.
         _ if class == "08" || class == "57" => StoreError::Interrupted(described(error)),
         _ => StoreError::Refused(described(error)),
     }
+}
+
+/// Whether no partition takes the row. Postgres names the constraint of every other check violation.
+fn lacks_partition(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.table().is_some() && error.constraint().is_none())
 }
 
 /// The error in words for the log. Without Postgres's DETAIL, which quotes the row that it refused.

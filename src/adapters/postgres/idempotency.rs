@@ -145,7 +145,9 @@ impl PostgresIdempotency {
             outcome = self.run_once(statement, parameters, deadline).await;
         }
         outcome.map_err(|error| match error {
-            StoreError::Unavailable(_) | StoreError::Busy | StoreError::Refused(_) if !broken => StoreDown::NotAsked(error.into()),
+            StoreError::Unavailable(_) | StoreError::Busy | StoreError::Misconfigured(_) | StoreError::Refused(_) if !broken => {
+                StoreDown::NotAsked(error.into())
+            }
             _ => StoreDown::NoAnswer(error.into()),
         })
     }

@@ -2,6 +2,7 @@
 //! idempotency keys.
 
 pub mod audit_log;
+mod clock;
 pub mod connect;
 mod failure;
 pub mod idempotency;
@@ -24,6 +25,7 @@ use crate::app::ports::{AuditGlance, CustomerStore, Reading, StoreError};
 use crate::config;
 use crate::domain::{AuditEntry, CustomerId};
 use crate::metrics::Metrics;
+use clock::ClockCheck;
 use connect::Connector;
 use failure::store_error;
 use newest::newest;
@@ -42,6 +44,7 @@ pub struct PostgresStore {
     /// One connection, so that whoever only looks takes none from those who look up.
     onlookers: Pool,
     upkeep: Connector,
+    clock: ClockCheck,
     metrics: Arc<Metrics>,
 }
 
@@ -54,9 +57,10 @@ impl PostgresStore {
         let answered = Arc::new(Answered::default());
         let sharing = settings.share_transactions;
         let in_flight = if sharing == config::Sharing::Off { settings.max_connections } else { settings.shared_in_flight };
+        let clock = ClockCheck::new(Arc::clone(&metrics));
         let bounds = Bounds { sharing, in_flight, wait: settings.wait_timeout };
         let transactions = Transactions::new(Arc::clone(&pool), Arc::clone(&answered), Arc::clone(&metrics), bounds);
-        Ok(Self { pool, transactions, answered, onlookers, upkeep, metrics })
+        Ok(Self { pool, transactions, answered, onlookers, upkeep, clock, metrics })
     }
 
     /// Makes the partitions of this month and of `months` ahead. Gives how many were made, and whether rows have fallen into
@@ -64,6 +68,7 @@ impl PostgresStore {
     pub async fn ensure_partitions(&self, months: i32, deadline: Instant) -> Result<(i32, bool), StoreError> {
         let work = async {
             let (client, _task) = self.upkeep.client().await?;
+            self.clock.measure(&client).await?;
             client.query_one("SELECT made, default_used FROM audit_ensure_partitions($1)", &[&months]).await
         };
         let row = timeout_at(deadline.into(), work).await.map_err(|_| StoreError::Timeout)?.map_err(|error| store_error(&error))?;
@@ -100,7 +105,7 @@ impl CustomerStore for PostgresStore {
             Err(StoreError::Busy) if self.answered.lately() => return Ok(()),
             lent => lent?,
         };
-        let outcome = in_time(deadline, connection.batch_execute("SELECT 1")).await;
+        let outcome = in_time(deadline, self.clock.measure(&connection)).await;
         if outcome.is_ok() {
             self.answered.note();
         }

@@ -29,8 +29,22 @@ struct Statements {
 /// The entries cannot be there already.
 static FIRST: LazyLock<Statements> = LazyLock::new(|| Statements::new(""));
 
+/// The row's time: that of the entry, or the transaction's where the two are more than a minute apart. The database's clock decides
+/// in which partition a row is, and when its time to be pruned comes; this instance's clock may be wrong by days.
+const OCCURRED_AT: &str =
+    "CASE WHEN occurred_at BETWEEN now() - interval '1 minute' AND now() + interval '1 minute' THEN occurred_at ELSE now() END";
+
 /// The commit of an earlier attempt may have gone through. To look for that made a row a third dearer for Postgres.
-static AGAIN: LazyLock<Statements> = LazyLock::new(|| Statements::new(" ON CONFLICT DO NOTHING"));
+///
+/// An entry whose time is that far off has got another time in each transaction, so it is looked for by its id. The margin is half
+/// of that minute, so that an entry which was too far off for the first attempt is not near enough for the next.
+static AGAIN: LazyLock<Statements> = LazyLock::new(|| {
+    Statements::new(
+        " WHERE occurred_at BETWEEN now() - interval '30 seconds' AND now() + interval '30 seconds' OR NOT EXISTS \
+         (SELECT FROM audit_log AS written WHERE written.tenant_id = entry.tenant_id AND written.id = entry.id \
+         AND written.occurred_at > now() - interval '10 minutes') ON CONFLICT DO NOTHING",
+    )
+});
 
 /// Whether the entries may be there already.
 #[derive(Clone, Copy)]
@@ -49,31 +63,31 @@ impl Attempt {
 }
 
 impl Statements {
-    fn new(conflict: &str) -> Self {
+    fn new(repeated: &str) -> Self {
         let one_tenant = Self::lookup(
             "",
             "FROM customers c WHERE c.tenant_id = $18 AND c.id = ANY($19)",
             "asked NOT IN (SELECT id FROM found)",
-            conflict,
+            repeated,
         );
         let pairs = Self::lookup(
             ", tenant_id",
             "FROM unnest($18::text[], $19::uuid[]) AS pair (tenant_id, id) JOIN customers c USING (tenant_id, id)",
             "(tenant_id, asked) NOT IN (SELECT tenant_id, id FROM found)",
-            conflict,
+            repeated,
         );
-        Self { one_tenant, pairs, audit: Self::audit("", "", "", conflict) }
+        Self { one_tenant, pairs, audit: Self::audit("", "", "", repeated) }
     }
 
     /// Customers and audit rows in one statement, which is a transaction of its own: nothing waits for an answer in between. So
     /// the database itself finds out who is missing, and looks for them only where not all are found. The last row is no
     /// customer, but the database's time as caches count it.
-    fn lookup(tenant: &str, customers: &str, is_missing: &str, conflict: &str) -> String {
+    fn lookup(tenant: &str, customers: &str, is_missing: &str, repeated: &str) -> String {
         let missing = format!(
             " || CASE WHEN (SELECT count(*) FROM found) = cardinality($19) THEN '{{}}' \
              ELSE ARRAY(SELECT asked FROM unnest(($15::uuid[])[first_asked:last_asked]) AS asked WHERE {is_missing}) END"
         );
-        let audit = Self::audit(&missing, ", $16::int[], $17::int[]", ", first_asked, last_asked", conflict);
+        let audit = Self::audit(&missing, ", $16::int[], $17::int[]", ", first_asked, last_asked", repeated);
         let no_tenant = if tenant.is_empty() { "" } else { ", NULL" };
         format!(
             "WITH found AS MATERIALIZED \
@@ -85,15 +99,15 @@ impl Statements {
 
     /// All rows at once. Arrays of different lengths make no array of arrays, so the ids of all rows come in one, and each row
     /// cuts out its own.
-    fn audit(missing: &str, parameters: &str, columns: &str, conflict: &str) -> String {
+    fn audit(missing: &str, parameters: &str, columns: &str, repeated: &str) -> String {
         format!(
             "INSERT INTO audit_log (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, customer_ids, missing_ids) \
-             SELECT tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, \
+             SELECT tenant_id, {OCCURRED_AT}, id, action, source, key_id, request_id, contact_id, \
              ($9::uuid[])[first_id:last_id], ($12::uuid[])[first_missing:last_missing]{missing} \
              FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
              $10::int[], $11::int[], $13::int[], $14::int[]{parameters}) \
              AS entry (tenant_id, occurred_at, id, action, source, key_id, request_id, contact_id, \
-             first_id, last_id, first_missing, last_missing{columns}){conflict}"
+             first_id, last_id, first_missing, last_missing{columns}){repeated}"
         )
     }
 }

@@ -10,6 +10,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Utc};
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
+use super::cell::inert;
 use crate::adapters::postgres::audit_log::{AuditLog, Entry, Range};
 use crate::adapters::postgres::connect::Connector;
 use crate::config::Config;
@@ -26,6 +27,8 @@ pub(in super::super) struct Options {
     /// Until before this time.
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<DateTime<Utc>>,
+    /// CSV is for spreadsheets: a cell that begins like a formula gets a leading apostrophe, and control characters are written as
+    /// `\u{202e}`. JSON Lines keeps every value as it is.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
     /// Where to write; standard output where not given.
@@ -106,6 +109,7 @@ fn record(entry: &Entry) -> [String; HEADER.len()] {
         text(&entry.request_id),
         text(&entry.contact_id),
     ]
+    .map(|cell| inert(&cell).into_owned())
 }
 
 /// With its kind, which `io::Error::from` would hide.

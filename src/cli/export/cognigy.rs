@@ -22,9 +22,10 @@ pub(in super::super) struct Options {
 }
 
 /// The files that are the same for everybody, but for their marks.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("README.md", include_str!("cognigy/README.md")),
     ("package.json", include_str!("cognigy/package.json")),
+    ("package-lock.json", include_str!("cognigy/package-lock.json")),
     ("tsconfig.json", include_str!("cognigy/tsconfig.json")),
     ("src/call.ts", include_str!("cognigy/src/call.ts")),
     ("src/connections/lookupService.ts", include_str!("cognigy/src/connections/lookupService.ts")),
@@ -53,7 +54,7 @@ pub(super) fn write(config: &Config, options: &Options) -> anyhow::Result<()> {
         fs::create_dir_all(place).with_context(|| format!("make {}", place.display()))?;
         fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
     }
-    say(format_args!("written to {}; there: npm install && npm run build", options.output.display()));
+    say(format_args!("written to {}; there: npm ci && npm run build", options.output.display()));
     Ok(())
 }
 

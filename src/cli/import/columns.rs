@@ -1,5 +1,7 @@
 //! Which column of a file is what.
 
+use std::collections::HashSet;
+
 /// What a customer is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -42,7 +44,7 @@ pub(super) enum Role {
 #[derive(Clone, Debug)]
 pub(super) struct Columns {
     sources: [String; TARGETS.len()],
-    ignored: Vec<String>,
+    ignored: HashSet<String>,
 }
 
 impl Columns {
@@ -53,7 +55,7 @@ impl Columns {
             anyhow::ensure!(mapping[..nth].iter().all(|(earlier, _)| earlier != target), "--map names {} twice", target.name());
             sources[*target as usize].clone_from(source);
         }
-        Ok(Self { sources, ignored: ignored.to_vec() })
+        Ok(Self { sources, ignored: ignored.iter().cloned().collect() })
     }
 
     pub(super) fn source(&self, target: Target) -> &str {
@@ -64,7 +66,7 @@ impl Columns {
         let targets: Vec<_> = TARGETS.into_iter().filter(|target| self.source(*target) == column).collect();
         match targets.is_empty() {
             false => Role::Targets(targets),
-            true if self.ignored.iter().any(|ignored| ignored == column) => Role::Ignored,
+            true if self.ignored.contains(column) => Role::Ignored,
             true => Role::Attribute,
         }
     }

@@ -1,5 +1,7 @@
 //! CSV with a header.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, bail};
 use csv::{ByteRecord, Reader, ReaderBuilder, StringRecord, Terminator};
 
@@ -10,6 +12,9 @@ use super::source::Source;
 
 /// Read at once.
 const CHUNK: usize = 256 << 10;
+
+/// A table of Postgres has at most 1600 columns: a wider header is read with the wrong delimiter.
+const MAX_COLUMNS: usize = 2000;
 
 /// The lines below a header.
 pub(super) struct CsvLines {
@@ -34,9 +39,12 @@ impl CsvLines {
         if header.is_empty() {
             bail!("the file is empty: a header is needed");
         }
-        let (mut places, mut left_over) = ([None; TARGETS.len()], Vec::new());
+        if header.len() > MAX_COLUMNS {
+            bail!("the header has {} columns: at most {MAX_COLUMNS} are taken; see --delimiter", header.len());
+        }
+        let (mut places, mut left_over, mut names) = ([None; TARGETS.len()], Vec::new(), HashSet::with_capacity(header.len()));
         for (place, name) in header.iter().enumerate() {
-            if header[..place].contains(name) {
+            if !names.insert(name) {
                 bail!("the header names `{name}` twice");
             }
             match columns.role(name) {

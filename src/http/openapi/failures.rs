@@ -33,7 +33,7 @@ pub(super) fn of_execution_route() -> Vec<ApiError> {
 }
 
 pub(super) fn of_probe() -> Vec<ApiError> {
-    vec![ApiError::MethodNotAllowed("GET, HEAD")]
+    vec![ApiError::ForeignOrigin, ApiError::MethodNotAllowed("GET, HEAD")]
 }
 
 pub(super) fn of_readiness() -> Vec<ApiError> {
@@ -106,7 +106,7 @@ fn invalid_input(pointer: &str, code: &'static str, detail: &str) -> ApiError {
 /// Every code there is, with one of its failures.
 pub(super) fn by_code() -> BTreeMap<&'static str, ApiError> {
     // The last one of a code stays: the first of the lookup's, where it has one.
-    let all = of_execution_route().into_iter().rev().chain(of_lookup().into_iter().rev());
+    let all = of_probe().into_iter().chain(of_execution_route().into_iter().rev()).chain(of_lookup().into_iter().rev());
     all.map(|failure| (failure.facts().code, failure)).collect()
 }
 

@@ -63,3 +63,24 @@ async fn an_extension_that_cannot_be_written_is_a_failure_that_says_where() {
     assert_eq!(outcome.code, Some(1), "{}", outcome.printed());
     assert!(outcome.stderr.contains("/dev/null/x"), "{}", outcome.printed());
 }
+
+#[tokio::test]
+async fn every_package_of_the_extension_has_one_version_and_a_hash() {
+    let extension = scratch_dir();
+    let outcome = Tool::new(&["export", "cognigy", "--output", extension.to_str().expect("a plain path")]).run().await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.printed());
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(extension.join(name)).expect("a file")).expect("JSON") };
+    let (package, lock) = (read("package.json"), read("package-lock.json"));
+    let locked = lock["packages"].as_object().expect("packages");
+    assert_eq!(locked[""]["version"], package["version"]);
+    for kind in ["dependencies", "devDependencies"] {
+        assert_eq!(locked[""][kind], package[kind]);
+        for (name, version) in package[kind].as_object().expect("versions") {
+            assert_eq!(&locked[&format!("node_modules/{name}")]["version"], version, "{name} is an exact version");
+        }
+    }
+    for (name, entry) in locked.iter().filter(|(name, _)| !name.is_empty()) {
+        assert!(entry["integrity"].as_str().is_some_and(|hash| hash.starts_with("sha512-")), "{name}");
+        assert_eq!(entry.get("resolved"), None, "{name} names no registry");
+    }
+}

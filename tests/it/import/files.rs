@@ -50,6 +50,22 @@ async fn a_header_that_cannot_be_meant_is_refused() {
 }
 
 #[tokio::test]
+async fn a_header_has_at_most_2000_columns() {
+    let database = Database::new().await;
+    let wide = |columns: usize| {
+        let more: Vec<_> = (4..columns).map(|nth| format!("c{nth}")).collect();
+        format!("tenant_id,id,name,status,{}\nacme42,{},Ann,active{}\n", more.join(","), id(1), ",".repeat(columns - 4))
+    };
+    good(&import(&database, "csv").input(wide(2000)).run().await);
+    for columns in [2001, 50_000] {
+        let outcome = import(&database, "csv").input(wide(columns)).run().await;
+        let reason = format!("the header has {columns} columns: at most 2000 are taken");
+        assert!(outcome.code == Some(1) && outcome.stderr.contains(&reason), "{}", outcome.printed());
+    }
+    assert_eq!(customers(&database).await.len(), 1);
+}
+
+#[tokio::test]
 async fn the_name_tells_the_format_and_gzip_tells_itself() {
     let database = Database::new().await;
     let run = async |name: &str, bytes: Vec<u8>| {
