@@ -1,5 +1,6 @@
 //! Everything that knows a status code: the route table, who may enter, what is answered.
 
+mod challenge;
 mod console;
 mod data_action;
 mod docs;

@@ -12,6 +12,7 @@ mod api_keys;
 mod audit;
 mod audit_commands;
 mod cache;
+mod challenges;
 mod cognigy_metrics;
 mod coherence;
 mod commands;
