@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError, Route, web};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -30,6 +30,7 @@ pub(super) enum ApiError {
     MethodNotAllowed(&'static str),
     RequestTimeout,
     BodyTooLarge,
+    UnsupportedEncoding,
     MissingIdempotencyKey,
     InFlight,
     IdempotencyKeyReused,
@@ -148,6 +149,9 @@ impl ApiError {
                 again(SOON, facts(409, "in_flight", "Still under way", "A request with the same idempotency key is being worked on."))
             }
             Self::BodyTooLarge => facts(413, "body_too_large", "Body too large", "The body is longer than this service takes."),
+            Self::UnsupportedEncoding => {
+                facts(415, "unsupported_encoding", "Encoded body", "The body must be sent as it is, without a Content-Encoding.")
+            }
             Self::IdempotencyKeyReused => {
                 let detail = "The idempotency key was used before with another payload.";
                 facts(422, "idempotency_key_reused", "Idempotency key reused", detail)
@@ -244,6 +248,9 @@ impl ApiError {
         }
         if let Self::MethodNotAllowed(allowed) = self {
             response.insert_header((ALLOW, HeaderValue::from_static(allowed)));
+        }
+        if matches!(self, Self::UnsupportedEncoding) {
+            response.insert_header((ACCEPT_ENCODING, HeaderValue::from_static("identity")));
         }
         response.body(serde_json::to_string(&problem).unwrap_or_default())
     }

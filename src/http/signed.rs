@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpRequest};
 use futures_util::StreamExt;
@@ -94,8 +94,18 @@ pub(super) fn bounds(request: &HttpRequest) -> Result<&Bounds, ApiError> {
     request.app_data::<Data<Bounds>>().map(|bounds| &***bounds).ok_or(ApiError::Internal(None))
 }
 
+/// Whether the body is sent as it is: the service decodes none, since a signature covers the bytes that arrive.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let is_identity = |one: &str| one.is_empty() || one.eq_ignore_ascii_case("identity");
+    let mut lists = headers.get_all(CONTENT_ENCODING);
+    lists.all(|value| value.to_str().is_ok_and(|list| list.split(',').map(str::trim).all(is_identity)))
+}
+
 /// The raw body, at most so long and at the latest by its deadline.
 pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds: &Bounds) -> Result<Bytes, ApiError> {
+    if !is_plain(headers) {
+        return Err(ApiError::UnsupportedEncoding);
+    }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
     if announced > bounds.max_body_bytes {
         return Err(ApiError::BodyTooLarge);
