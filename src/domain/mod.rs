@@ -1,5 +1,6 @@
 //! What the business talks about: values that cannot be wrong once they exist. Imports nothing of the crate.
 
+pub mod allowed_keys;
 pub mod audit;
 pub mod batch;
 pub mod canonical;
@@ -12,6 +13,7 @@ pub mod request_id;
 pub mod signing;
 pub mod tenant;
 
+pub use allowed_keys::AllowedKeys;
 pub use audit::{AuditEntry, Source};
 pub use batch::{CustomerBatch, InvalidBatch};
 pub use customer::{CustomerDocument, CustomerId, CustomerRecord, Json, Known};

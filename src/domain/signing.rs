@@ -208,6 +208,11 @@ impl Keyring {
         Self { keys: key.into_iter().collect(), named: false }
     }
 
+    /// Whether callers know the keys by their ids.
+    pub fn is_named(&self) -> bool {
+        self.named
+    }
+
     /// Every key, the expired ones included.
     pub fn keys(&self) -> &[SigningKey] {
         &self.keys

@@ -135,7 +135,7 @@ impl ApiError {
                 facts(401, "stale_signature", "Signature too old", "The signed timestamp is too far from the present time.")
             }
             Self::TenantNotAllowed => facts(403, "tenant_not_allowed", "Tenant not allowed", "The signing key is not for this tenant."),
-            Self::KeyNotAllowed => facts(403, "key_not_allowed", "Key not allowed", "The signing key may not execute data actions."),
+            Self::KeyNotAllowed => facts(403, "key_not_allowed", "Key not allowed", "The key may not use this route."),
             Self::ForeignOrigin => {
                 let detail = "The console is reached by an IP address or as localhost, and takes requests from its own page alone.";
                 facts(403, "foreign_origin", "Foreign origin", detail)

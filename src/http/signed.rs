@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::proof::Proof;
 use super::{Bounds, proof, request};
 use crate::config::SigningScheme;
-use crate::domain::{Keyring, SigningKey, TenantId};
+use crate::domain::{AllowedKeys, Keyring, SigningKey, TenantId};
 
 /// A request whose signature is right.
 pub(super) struct Proven {
@@ -87,6 +87,11 @@ impl<T: SignedBody> Signed<T> {
         }
         Ok(Self { key_id: key.shared_id(), value })
     }
+}
+
+/// Refuses a key that may not use the route.
+pub(super) fn allow(allowed: &AllowedKeys, key: &SigningKey) -> Result<(), ApiError> {
+    if allowed.contains(key) { Ok(()) } else { Err(ApiError::KeyNotAllowed) }
 }
 
 /// The bounds of every request.

@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod allowed_keys;
 mod answers;
 mod api_keys;
 mod audit;

@@ -19,6 +19,8 @@ pub(super) struct Route<'c> {
     pub(super) path: &'c str,
     pub(super) auth: &'c Auth,
     key: &'c KeySource,
+    /// Whether some key that the route takes may not call it.
+    is_limited: bool,
     work: Work,
 }
 
@@ -39,12 +41,12 @@ impl<'c> Route<'c> {
             Action::Genesys { .. } => Work::Genesys,
             Action::Echo => Work::Echo,
         };
-        Self { path: &webhook.path, auth: &webhook.auth, key: &webhook.key, work }
+        Self { path: &webhook.path, auth: &webhook.auth, key: &webhook.key, is_limited: webhook.allowed.is_limited(), work }
     }
 
     /// One that is forwarded.
     pub(super) fn example(auth: &'c Auth, key: &'c KeySource) -> Self {
-        Self { path: "/webhooks/dialog", auth, key, work: Work::Forward }
+        Self { path: "/webhooks/dialog", auth, key, is_limited: true, work: Work::Forward }
     }
 
     pub(super) fn operation(&self) -> Operation {
@@ -119,13 +121,14 @@ impl<'c> Route<'c> {
             KeySource::Header(_) | KeySource::Fields(_) => vec![ApiError::MissingIdempotencyKey],
             KeySource::RawBody | KeySource::CanonicalBody => Vec::new(),
         };
+        let limited = self.is_limited.then_some(ApiError::KeyNotAllowed);
         let worked = match self.work {
             Work::Forward => failures::forwarded(),
             Work::Lookup => failures::looked_up(),
             Work::Genesys => failures::executed(),
             Work::Echo => Vec::new(),
         };
-        [failures::posted(), keyed, failures::once(), worked].into_iter().flatten().collect()
+        [failures::posted(), limited.into_iter().collect(), keyed, failures::once(), worked].into_iter().flatten().collect()
     }
 
     pub(super) fn answers(&self) -> Answers {
