@@ -52,6 +52,7 @@ pub struct Metrics {
     notification_lag: Histogram,
     invalidations: IntCounterVec,
     log_lines_dropped: IntCounter,
+    signed_without_target: IntCounterVec,
     tenants: Tenants,
 }
 
@@ -144,6 +145,11 @@ impl Metrics {
                 "1 where audit rows have fallen into the default partition",
             )?,
             log_lines_dropped: single_counter("log_lines_dropped_total", "Log lines that nobody took in time")?,
+            signed_without_target: counter(
+                "cxone_dataaction_signatures_without_target_total",
+                "Signatures that did not cover method and path, on routes that accept this for a while",
+                &["route"],
+            )?,
             tenants: Tenants { max: max_tenants, named: RwLock::default() },
             registry,
         })
@@ -287,6 +293,11 @@ impl Metrics {
     /// So many log lines were dropped since the start.
     pub fn log_lines_dropped(&self, total: usize) {
         self.log_lines_dropped.inc_by((total as u64).saturating_sub(self.log_lines_dropped.get()));
+    }
+
+    /// A signature without the method and path was accepted.
+    pub fn signed_without_target(&self, route: &str) {
+        self.signed_without_target.with_label_values(&[route]).inc();
     }
 
     /// Whether audit rows have fallen into the default partition.

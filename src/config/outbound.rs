@@ -11,7 +11,7 @@ use super::is_authority;
 use super::reader::Reader;
 use super::signing::{Signing, SigningScheme};
 use super::webhooks::{KeyStore, Times, headers, key_store, times};
-use crate::domain::{AllowedKeys, Keyring};
+use crate::domain::{AllowedKeys, Keyring, SignedTarget};
 
 #[derive(Debug)]
 /// `genesys.*`
@@ -94,7 +94,11 @@ pub(super) fn genesys(r: &mut Reader, signing: &Signing, has_redis: bool) -> Opt
     let rate_per_minute = r.within("genesys.rate_per_minute", 250, 1..=1_000_000);
     let max_in_flight = r.within("genesys.max_in_flight", 64, 1..=10_000);
     let allowed = listed_keys(r, "genesys.keys", &signing.keys).unwrap_or_else(|| AllowedKeys::for_every_tenant(&signing.keys));
-    let scheme = SigningScheme { signed_headers: headers(r, "genesys.signed_headers"), ..signing.scheme.clone() };
+    let scheme = SigningScheme {
+        signed_headers: headers(r, "genesys.signed_headers"),
+        signed_target: r.parsed("genesys.signed_target", SignedTarget::Accept),
+        ..signing.scheme.clone()
+    };
     let ca_file = r.file("genesys.ca_file", is_authority);
     let login = ClientCredentials { url: login_url?, id: id?, secret: secret? };
     Some(Genesys {

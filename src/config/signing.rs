@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::reader::Reader;
 use crate::domain::data_action::KEY_ID_HEADER;
 use crate::domain::signing::MIN_SECRET_LEN;
-use crate::domain::{Encoding, Keyring, Secret, SigningKey, TenantId};
+use crate::domain::{Encoding, Keyring, Secret, SignedTarget, SigningKey, TenantId};
 
 /// The header that holds an API key, unless the settings name another one.
 pub const API_KEY_HEADER: &str = "X-API-Key";
@@ -38,6 +38,8 @@ pub struct SigningScheme {
     pub timestamp_header: Option<String>,
     /// How far that time may be from now.
     pub tolerance: Duration,
+    /// Whether a signature binds the method and path. Where it does, the signed text begins `{METHOD} {path}.`
+    pub signed_target: SignedTarget,
     /// The header that may hold an API key where there is no signature; `None` where API keys are not taken.
     pub api_key_header: Option<String>,
 }
@@ -56,6 +58,7 @@ pub(super) fn read(r: &mut Reader) -> Signing {
         signed_headers: Vec::new(),
         timestamp_header: r.header("signing.timestamp_header", None),
         tolerance: r.duration("signing.tolerance", Duration::from_mins(5)),
+        signed_target: r.parsed("signing.signed_target", SignedTarget::Off),
         api_key_header: None,
     };
     let api_key_header = r.header("signing.api_key_header", Some(API_KEY_HEADER)).unwrap_or_default();

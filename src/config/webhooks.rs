@@ -89,6 +89,14 @@ pub enum Auth {
 }
 
 impl Auth {
+    /// How requests are signed, where that is the route's to say.
+    pub fn scheme(&self) -> Option<&SigningScheme> {
+        match self {
+            Self::Hmac { scheme, .. } => Some(scheme),
+            Self::ApiKey { .. } | Self::StandardWebhooks { .. } => None,
+        }
+    }
+
     /// The keys that the route takes.
     pub fn keys(&self) -> &Keyring {
         match self {
@@ -202,9 +210,20 @@ pub(super) fn read(r: &mut Reader, around: &Around<'_>) -> Vec<Webhook> {
         let store = key_store(r, &route, around.has_redis);
         let action = action(r, &route, around.has_genesys);
         let allowed = allowed(r, &route, auth.as_ref(), action.as_ref(), around);
-        Some(Webhook { path: path?, auth: auth?, allowed, key: key?, times, store, action: action? })
+        Some((route, Webhook { path: path?, auth: auth?, allowed, key: key?, times, store, action: action? }))
     });
-    webhooks.collect()
+    let webhooks: Vec<_> = webhooks.collect();
+    for (route, webhook) in &webhooks {
+        let mut signed =
+            webhooks.iter().filter(|(_, other)| other.auth.scheme().is_some()).map(|(_, other)| other.path.as_str()).chain([PATH]);
+        let binds = webhook.auth.scheme().is_some_and(|scheme| scheme.signed_target.is_wanted());
+        // `POST /hook.v2.` could be that path and a body, or `/hook` and a signed header before the body.
+        if binds && signed.any(|other| webhook.path.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'))) {
+            let problem = "begins with the path of another route and a dot: where signed_target is on, their signatures could be confused";
+            r.complain(&format!("{route}.path"), problem);
+        }
+    }
+    webhooks.into_iter().map(|(_, webhook)| webhook).collect()
 }
 
 /// The keys that may call a route. Only signing keys are restricted: a secret of the route's own is for the route alone.

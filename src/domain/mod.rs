@@ -11,6 +11,7 @@ pub mod idempotency;
 pub mod reason;
 pub mod request_id;
 pub mod signing;
+pub mod target;
 pub mod tenant;
 
 pub use allowed_keys::AllowedKeys;
@@ -22,4 +23,5 @@ pub use idempotency::{ActionId, Digest, Hasher, IdempotencyKey, KeySource, NoKey
 pub use reason::Reason;
 pub use request_id::RequestId;
 pub use signing::{Encoding, Keyring, Secret, SigningKey, Tag};
+pub use target::{Coverage, SignedTarget, Target};
 pub use tenant::TenantId;

@@ -11,10 +11,11 @@ use chrono::{DateTime, Utc};
 
 use super::error::ApiError;
 use super::request::note;
+use super::without_target;
 use crate::config::{API_KEY_HEADER, SigningScheme};
 use crate::domain::data_action::KEY_ID_HEADER;
 use crate::domain::diagnosis::{examine, examine_api_key};
-use crate::domain::{Evidence, Keyring, Reason, SigningKey};
+use crate::domain::{Coverage, Evidence, Keyring, Reason, SigningKey, Target};
 
 /// What a request has to show.
 pub(super) enum Proof<'r> {
@@ -26,7 +27,8 @@ pub(super) enum Proof<'r> {
 
 impl<'r> Proof<'r> {
     /// The signature, and whatever the scheme wants signed; or the API key that is there instead, where the scheme lets it.
-    pub(super) fn by_scheme(headers: &'r HeaderMap, body: &'r [u8], scheme: &SigningScheme) -> Result<Self, Reason> {
+    pub(super) fn by_scheme(request: &'r HttpRequest, body: &'r [u8], scheme: &SigningScheme) -> Result<Self, Reason> {
+        let headers = request.headers();
         let Some(signature) = one(headers, &scheme.header)? else {
             let text = instead_of_signature(headers, scheme.api_key_header.as_deref())?;
             return Self::by_api_key(headers, text, SigningKey::has_api_key);
@@ -40,7 +42,8 @@ impl<'r> Proof<'r> {
         for name in &scheme.signed_headers {
             before.push(undotted(one(headers, name)?.unwrap_or_default())?);
         }
-        let evidence = Evidence { signature, encoding: scheme.encoding, key_id, before, timestamp, body };
+        let (target, signed_target) = (target(request), scheme.signed_target);
+        let evidence = Evidence { signature, encoding: scheme.encoding, key_id, before, timestamp, body, target, signed_target };
         Ok(Self::Signature { evidence, more: Vec::new() })
     }
 
@@ -49,17 +52,23 @@ impl<'r> Proof<'r> {
         Ok(Self::ApiKey { text, key_id: one(headers, KEY_ID_HEADER)?, is_of })
     }
 
-    fn check<'k>(&self, keys: &'k Keyring, now: DateTime<Utc>) -> Result<&'k SigningKey, ApiError> {
+    fn check<'k>(&self, keys: &'k Keyring, now: DateTime<Utc>) -> Result<(&'k SigningKey, Coverage), ApiError> {
         match self {
             Self::Signature { evidence, more } => {
-                let text = evidence.text();
-                let signatures = iter::once(&evidence.signature).chain(more);
-                let mut tags = signatures.filter_map(|signature| evidence.encoding.decode(signature));
-                let key = tags.find_map(|tag| keys.verify(evidence.key_id, &tag, &text, now)).ok_or(ApiError::InvalidSignature)?;
+                let signer = |text: &[&[u8]]| {
+                    let signatures = iter::once(&evidence.signature).chain(more);
+                    let mut tags = signatures.filter_map(|signature| evidence.encoding.decode(signature));
+                    tags.find_map(|tag| keys.verify(evidence.key_id, &tag, text, now))
+                };
+                let found = evidence.texts().find_map(|(coverage, text)| Some((signer(&text)?, coverage)));
+                let found = found.ok_or(ApiError::InvalidSignature)?;
                 evidence.fresh(now)?;
-                Ok(key)
+                Ok(found)
             }
-            Self::ApiKey { text, key_id, is_of } => keys.find(*key_id, now, |key| is_of(key, text)).ok_or(ApiError::InvalidSignature),
+            Self::ApiKey { text, key_id, is_of } => {
+                let key = keys.find(*key_id, now, |key| is_of(key, text)).ok_or(ApiError::InvalidSignature)?;
+                Ok((key, Coverage::Whole))
+            }
         }
     }
 
@@ -81,10 +90,20 @@ pub(super) fn prove<'k>(
     let now = Utc::now();
     let explain = |reason: Option<Reason>| note(request, |notes| notes.reason = reason);
     let proof = proof.inspect_err(|reason| explain(Some(*reason)))?;
-    proof.check(keys, now).inspect_err(|_| {
+    let checked = proof.check(keys, now).inspect_err(|_| {
         let may_examine = request.app_data::<Data<Examinations>>().is_some_and(|examinations| examinations.allow(body));
         explain(if may_examine { proof.fault(keys, now) } else { Some(Reason::NotExamined) });
-    })
+    });
+    let (key, coverage) = checked?;
+    if coverage == Coverage::NoTarget {
+        without_target::tell(request);
+    }
+    Ok(key)
+}
+
+/// The method and path of a request, as it came.
+pub(super) fn target(request: &HttpRequest) -> Target<'_> {
+    Target { method: request.method().as_str(), path: request.uri().path() }
 }
 
 fn instead_of_signature<'h>(headers: &'h HeaderMap, api_key_header: Option<&str>) -> Result<&'h str, Reason> {

@@ -43,7 +43,7 @@ async fn prove(request: &HttpRequest, payload: Payload) -> Result<(&SigningKey, 
     let settings = (request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
     let (Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
     let body = read_body(request.headers(), payload, bounds(request)?).await?;
-    let key = proof::prove(request, &body, Proof::by_scheme(request.headers(), &body, scheme), keys)?;
+    let key = proof::prove(request, &body, Proof::by_scheme(request, &body, scheme), keys)?;
     Ok((key, body))
 }
 

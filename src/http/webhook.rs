@@ -84,7 +84,7 @@ impl FromRequest for Delivery {
             let webhook = request.app_data::<Data<Webhook>>().ok_or(ApiError::Internal(None))?;
             let headers = request.headers();
             let body = read_body(headers, payload, bounds(&request)?).await?;
-            let (proof, keys) = auth::proof(headers, &body, &webhook.auth);
+            let (proof, keys) = auth::proof(&request, &body, &webhook.auth);
             let caller = prove(&request, &body, proof, keys)?.clone();
             allow(&webhook.allowed, &caller)?;
             let key = key(webhook, &caller, headers, &body)?;

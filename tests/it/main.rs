@@ -52,6 +52,7 @@ mod settings;
 mod shared_transactions;
 mod shutdown;
 mod signatures;
+mod signed_target;
 mod simulate;
 mod tenants;
 mod tidy;

@@ -10,13 +10,16 @@ use super::super::reader::Reader;
 use super::super::signing::{API_KEY_HEADER, Signing, SigningScheme};
 use super::{Auth, SIGNATURE_HEADER, headers, one_of, too_short};
 use crate::domain::signing::{BASE64_SECRET, MIN_SECRET_LEN};
-use crate::domain::{Encoding, Keyring, Secret, SigningKey};
+use crate::domain::{Encoding, Keyring, Secret, SignedTarget, SigningKey};
 
 /// No shorter secret makes a signature (Standard Webhooks 1.0.0, "Signature scheme").
 const MIN_STANDARD_SECRET_LEN: usize = 24;
 
 pub(super) fn read(r: &mut Reader, route: &str, path: &str, signing: &Signing) -> Option<Auth> {
     let name = format!("{route}.auth");
+    // What executes a data action is worth a captured signature.
+    let executes = r.has(&format!("{route}.action.genesys"));
+    let unless_set = if executes { SignedTarget::Accept } else { SignedTarget::Off };
     let kind = one_of(r, &name, &["hmac", "api_key", "standard_webhooks"])?;
     let name = format!("{name}.{kind}");
     r.empty_table(&name);
@@ -29,6 +32,7 @@ pub(super) fn read(r: &mut Reader, route: &str, path: &str, signing: &Signing) -
                 signed_headers: headers(r, &format!("{name}.signed_headers")),
                 timestamp_header: r.header(&format!("{name}.timestamp_header"), None),
                 tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)),
+                signed_target: r.parsed(&format!("{name}.signed_target"), unless_set),
                 api_key_header: None,
             },
             keys,

@@ -9,7 +9,7 @@ use super::failures;
 use super::parts::{self, ANYTHING, Answers};
 use crate::config::{Action, Auth, SigningScheme, WEBHOOK_SIGNATURE_HEADER, Webhook};
 use crate::domain::canonical::pointer;
-use crate::domain::{Encoding, KeySource, Keyring};
+use crate::domain::{Encoding, KeySource, Keyring, SignedTarget};
 use crate::http::data_action::{self, LOOKUP_ANSWER};
 use crate::http::error::ApiError;
 use crate::http::once::REPLAYED_HEADER;
@@ -155,6 +155,7 @@ pub(super) fn example() -> (Auth, KeySource) {
         signed_headers: vec![id.clone()],
         timestamp_header: None,
         tolerance: std::time::Duration::ZERO,
+        signed_target: SignedTarget::Off,
         api_key_header: None,
     };
     (Auth::Hmac { scheme, keys: Keyring::unnamed(None) }, KeySource::Header(id))
