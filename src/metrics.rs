@@ -53,6 +53,7 @@ pub struct Metrics {
     invalidations: IntCounterVec,
     log_lines_dropped: IntCounter,
     signed_without_target: IntCounterVec,
+    key_refused: IntCounterVec,
     tenants: Tenants,
 }
 
@@ -150,6 +151,7 @@ impl Metrics {
                 "Signatures that did not cover method and path, on routes that accept this for a while",
                 &["route"],
             )?,
+            key_refused: counter("cxone_dataaction_key_refused_total", "Requests past a limit of their key", &["key_id", "limit"])?,
             tenants: Tenants { max: max_tenants, named: RwLock::default() },
             registry,
         })
@@ -298,6 +300,11 @@ impl Metrics {
     /// A signature without the method and path was accepted.
     pub fn signed_without_target(&self, route: &str) {
         self.signed_without_target.with_label_values(&[route]).inc();
+    }
+
+    /// A request was past a limit of its key.
+    pub fn key_refused(&self, key_id: &str, limit: &'static str) {
+        self.key_refused.with_label_values(&[key_id, limit]).inc();
     }
 
     /// Whether audit rows have fallen into the default partition.

@@ -37,6 +37,7 @@ pub(super) enum ApiError {
     KeyNotAllowed,
     ForeignOrigin,
     RateLimited(Duration),
+    KeyBusy,
     UpstreamFailed(anyhow::Error),
     UpstreamAnswered(anyhow::Error),
     UpstreamLogin(anyhow::Error),
@@ -159,6 +160,10 @@ impl ApiError {
             Self::RateLimited(pause) => {
                 let detail = "As many calls as allowed were made within the last minute; nothing was done.";
                 again(*pause, facts(429, "rate_limited", "Too many calls", detail))
+            }
+            Self::KeyBusy => {
+                let detail = "As many requests of this key are in flight as allowed; nothing was done.";
+                again(SOON, facts(429, "rate_limited", "Too many calls", detail))
             }
             Self::Internal(_) => facts(500, "internal", "Internal error", "This is a defect of the service."),
             Self::UpstreamFailed(_) => {

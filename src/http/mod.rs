@@ -6,6 +6,7 @@ mod data_action;
 mod docs;
 mod error;
 mod execute;
+mod limits;
 mod once;
 pub mod openapi;
 mod ops;

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 
 use super::error::ApiError;
 use super::proof::Proof;
-use super::{Bounds, proof, request};
+use super::{Bounds, limits, proof, request};
 use crate::config::SigningScheme;
 use crate::domain::{AllowedKeys, Keyring, SigningKey, TenantId};
 
@@ -44,6 +44,7 @@ async fn prove(request: &HttpRequest, payload: Payload) -> Result<(&SigningKey, 
     let (Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
     let body = read_body(request.headers(), payload, bounds(request)?).await?;
     let key = proof::prove(request, &body, Proof::by_scheme(request, &body, scheme), keys)?;
+    limits::admit(request, key)?;
     Ok((key, body))
 }
 

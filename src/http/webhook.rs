@@ -18,6 +18,7 @@ use super::Bounds;
 use super::data_action;
 use super::error::ApiError;
 use super::execute::flat;
+use super::limits;
 use super::once::{hasher, key_header, respond};
 use super::proof::prove;
 use super::request::{note, request_id};
@@ -86,6 +87,7 @@ impl FromRequest for Delivery {
             let body = read_body(headers, payload, bounds(&request)?).await?;
             let (proof, keys) = auth::proof(&request, &body, &webhook.auth);
             let caller = prove(&request, &body, proof, keys)?.clone();
+            limits::admit(&request, &caller)?;
             allow(&webhook.allowed, &caller)?;
             let key = key(webhook, &caller, headers, &body)?;
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());

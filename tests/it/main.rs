@@ -31,6 +31,7 @@ mod idempotency_command;
 mod idempotency_stores;
 mod import;
 mod inputs;
+mod key_limits;
 mod keys;
 mod launcher;
 mod load;

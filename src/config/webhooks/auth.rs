@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::ExposeSecret;
 
 use super::super::reader::Reader;
-use super::super::signing::{API_KEY_HEADER, Signing, SigningScheme};
+use super::super::signing::{API_KEY_HEADER, Signing, SigningScheme, limited, limits};
 use super::{Auth, SIGNATURE_HEADER, headers, one_of, too_short};
-use crate::domain::signing::{BASE64_SECRET, MIN_SECRET_LEN};
+use crate::domain::signing::{BASE64_SECRET, KeyLimits, MIN_SECRET_LEN};
 use crate::domain::{Encoding, Keyring, Secret, SignedTarget, SigningKey};
 
 /// No shorter secret makes a signature (Standard Webhooks 1.0.0, "Signature scheme").
@@ -23,7 +23,15 @@ pub(super) fn read(r: &mut Reader, route: &str, path: &str, signing: &Signing) -
     let kind = one_of(r, &name, &["hmac", "api_key", "standard_webhooks"])?;
     let name = format!("{name}.{kind}");
     r.empty_table(&name);
-    let keys = keys(r, &format!("{name}.secret"), path, kind == "standard_webhooks", signing);
+    let limited = limited(r, &name);
+    let limits = limits(r, &name);
+    let keys = keys(r, &format!("{name}.secret"), path, kind == "standard_webhooks", signing, limits);
+    if keys.is_named() {
+        let problem = "is for a secret of the route's own; a signing key has its own limits";
+        for name in &limited {
+            r.complain(name, problem);
+        }
+    }
     Some(match kind {
         "hmac" => Auth::Hmac {
             scheme: SigningScheme {
@@ -43,7 +51,7 @@ pub(super) fn read(r: &mut Reader, route: &str, path: &str, signing: &Signing) -
 }
 
 /// The route's own key, which goes by the route's path in the audit log, or those that sign everything else.
-fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signing) -> Keyring {
+fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signing, limits: KeyLimits) -> Keyring {
     let Some(secret) = r.secret(name) else { return signing.keys.clone() };
     let text = secret.expose_secret();
     let (bytes, least) = match text.strip_prefix(BASE64_SECRET).filter(|_| standard) {
@@ -63,5 +71,5 @@ fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signin
     if signing.is_api_key(&secret) {
         r.complain(name, "is an API key");
     }
-    Keyring::unnamed(Secret::of_any_length(&bytes, text.as_bytes()).map(|secret| SigningKey::new(path.to_owned(), secret)))
+    Keyring::unnamed(Secret::of_any_length(&bytes, text.as_bytes()).map(|secret| SigningKey::new(path.to_owned(), secret).within(limits)))
 }

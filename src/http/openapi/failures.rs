@@ -56,6 +56,8 @@ pub(super) fn posted() -> Vec<ApiError> {
         ApiError::RequestTimeout,
         ApiError::BodyTooLarge,
         ApiError::UnsupportedEncoding,
+        ApiError::RateLimited(Duration::from_secs(7)),
+        ApiError::KeyBusy,
         ApiError::Internal(None),
     ]
 }
