@@ -1,5 +1,6 @@
 //! What Prometheus sees: one registry, a method an event. Labels are closed sets, matched routes, or tenants up to a cap.
 
+mod callers;
 mod labels;
 mod snapshot;
 
@@ -12,6 +13,7 @@ use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use callers::Callers;
 pub use labels::{Circuit, ClosedFor, Fate, Outcome, Rollback};
 pub use snapshot::Snapshot;
 
@@ -32,8 +34,6 @@ pub struct Metrics {
     circuit_transitions: IntCounterVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
-    connections: IntGaugeVec,
-    connections_closed: IntCounterVec,
     pool_connections: IntGaugeVec,
     audit_default_partition: IntGauge,
     clock_offset: Gauge,
@@ -55,6 +55,7 @@ pub struct Metrics {
     notification_lag: Histogram,
     invalidations: IntCounterVec,
     log_lines_dropped: IntCounter,
+    callers: Callers,
     tenants: Tenants,
 }
 
@@ -141,12 +142,6 @@ impl Metrics {
                 "Time from a request's head to its answer",
                 &["route", "method", "status"],
             )?,
-            connections: gauge("http_connections", "Open connections of clients", &["listener", "state"])?,
-            connections_closed: counter(
-                "http_connections_closed_total",
-                "Connections of clients that the service closed by itself",
-                &["listener", "reason"],
-            )?,
             pool_connections: gauge("cxone_dataaction_pool_connections", "Postgres connections of this process", &["state"])?,
             audit_default_partition: single_gauge(
                 "cxone_dataaction_audit_default_partition_used",
@@ -157,6 +152,7 @@ impl Metrics {
                 "This instance's clock less the database's, when last compared",
             ))?,
             log_lines_dropped: single_counter("log_lines_dropped_total", "Log lines that nobody took in time")?,
+            callers: Callers::new(&add)?,
             tenants: Tenants { max: max_tenants, named: RwLock::default() },
             registry,
         })
@@ -288,18 +284,6 @@ impl Metrics {
         let labels = [route, method, status];
         self.requests.with_label_values(&labels).inc();
         self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
-    }
-
-    /// How many connections clients have to a listener.
-    pub fn connections(&self, listener: &str, unproven: usize, proven: usize) {
-        let set = |state, n: usize| self.connections.with_label_values(&[listener, state]).set(i64::try_from(n).unwrap_or(i64::MAX));
-        set("unproven", unproven);
-        set("proven", proven);
-    }
-
-    /// The service closed a client's connection.
-    pub fn connection_closed(&self, listener: &str, reason: ClosedFor) {
-        self.connections_closed.with_label_values(&[listener, reason.as_str()]).inc();
     }
 
     /// How many connections there are, and how many of them wait for work.

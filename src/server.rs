@@ -110,12 +110,8 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         webhooks,
         data_actions,
         sink: cognigy.clone().map(|cognigy| cognigy as Arc<dyn MetricSink>),
-        bounds: Bounds {
-            max_body_bytes: config.http.max_body_bytes,
-            body_timeout: config.http.body_timeout,
-            max_batch: config.lookup.max_batch,
-            max_response_bytes: config.lookup.max_response_bytes,
-        },
+        bounds: Bounds::of(config),
+        warned: Arc::default(),
         metrics: Arc::clone(&metrics),
         diagnoses: Arc::default(),
     };

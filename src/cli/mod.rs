@@ -10,6 +10,7 @@ mod idempotency;
 mod import;
 mod keygen;
 mod migrate;
+mod route;
 mod send;
 mod serve;
 mod sign;
@@ -144,6 +145,12 @@ pub async fn run() -> ExitCode {
 fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A header as `NAME: VALUE`.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("must be 'NAME: VALUE'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// A line for the user. Somebody who stops reading is no failure of ours.

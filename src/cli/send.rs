@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use reqwest::Url;
 use serde_json::json;
 
 use super::sign::{self, KeyChoice};
-use super::{Settings, demo, healthcheck, read_input, say};
+use super::{Settings, demo, header, healthcheck, read_input, route, say};
 use crate::domain::data_action::{CUSTOMER_IDS, KEY_ID_HEADER, LOOKUP, PATH, TENANT_ID};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +31,9 @@ pub(super) struct Options {
     /// Which customers to ask for, with commas between them.
     #[arg(long, requires = "tenant", value_delimiter = ',')]
     ids: Vec<String>,
+    /// A header to send, signed with the body where the settings say so; may be repeated.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(String, String)>,
     #[command(flatten)]
     key: KeyChoice,
 }
@@ -44,15 +48,21 @@ pub(super) async fn run(settings: &Settings, options: Options) -> anyhow::Result
     } else {
         read_input(options.file.as_deref())?
     };
-    let key = options.key.choose(&config.signing)?;
     let url = options.url.unwrap_or_else(|| format!("http://{}{PATH}", healthcheck::reachable(config.http.listen)));
+    let target: Url = url.parse().with_context(|| format!("read the URL {url}"))?;
+    let of_route = route::signed(&config, target.path());
+    let (scheme, keys) = of_route.unwrap_or((&config.signing.scheme, &config.signing.keys));
+    let key = options.key.choose(options.key.keys(&config.signing, keys))?;
     let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
-    let mut request = client.post(&url);
+    let mut request = client.post(target.clone());
     // Only where it was asked for: the service may know the same secret under another id.
     if let Some(id) = &options.key.key_id {
         request = request.header(KEY_ID_HEADER, id);
     }
-    for (name, value) in sign::headers(&config.signing, key, &body)? {
+    for (name, value) in sign::headers(scheme, key, target.path(), &sign::with_signed(scheme, &options.header, &body)?)? {
+        request = request.header(name, value);
+    }
+    for (name, value) in options.header {
         request = request.header(name, value);
     }
     let began = Instant::now();

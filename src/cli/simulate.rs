@@ -132,7 +132,7 @@ fn notes(target: &Target) -> Vec<&'static str> {
 impl Options {
     fn proof(&self, config: &Config) -> anyhow::Result<Proof> {
         let Some(file) = &self.api_key_file else {
-            let key = Box::new(self.key.choose(&config.signing)?.clone());
+            let key = Box::new(self.key.choose(&config.signing.keys)?.clone());
             ensure!(key.can_sign(), "the key {:?} has no secret to sign with", key.id());
             return Ok(Proof::Signature { signing: config.signing.clone(), key, named: self.key.key_id.clone() });
         };

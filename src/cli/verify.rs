@@ -7,11 +7,11 @@ use chrono::Utc;
 use clap::Args;
 
 use super::sign::KeyChoice;
-use super::{Settings, read_input, say};
+use super::{Settings, header, read_input, route, say};
 use crate::config::{Auth, Config, Invalid, SigningScheme};
 use crate::domain::data_action::PATH;
 use crate::domain::diagnosis::{Diagnosis, examine};
-use crate::domain::{Encoding, Evidence, Keyring};
+use crate::domain::{Coverage, Encoding, Evidence, Keyring, SignedTarget, Target};
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -24,7 +24,7 @@ pub(super) struct Options {
     /// A header that is signed with the body, as the request had it; may be repeated.
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
-    /// The path that the request was sent to.
+    /// The path that the request was sent to, as it was sent.
     #[arg(long, default_value = PATH)]
     route: String,
     /// The body; standard input where none or `-` is named.
@@ -41,8 +41,11 @@ pub(super) fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> 
         return Err(Invalid::no_signing_key().into());
     }
     match examine(&evidence, keys, Utc::now()) {
-        Ok(key) => {
+        Ok((key, coverage)) => {
             say(format_args!("the signature is right: key {:?}, {} bytes", key.id(), body.len()));
+            if coverage == Coverage::NoTarget {
+                say(format_args!("it does not cover {}, which the route accepts for a while (signed_target)", evidence.target));
+            }
             Ok(())
         }
         Err(Diagnosis { reason, key }) => {
@@ -55,17 +58,12 @@ pub(super) fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> 
 impl Options {
     /// The signature, what it should be of, and whose it may be.
     fn evidence<'a>(&'a self, config: &'a Config, body: &'a [u8]) -> anyhow::Result<(Evidence<'a>, &'a Keyring)> {
-        let (signing, genesys) = (&config.signing, config.genesys.as_ref());
-        if self.route == PATH {
-            return Ok((self.by_scheme(&signing.scheme, body)?, &signing.keys));
-        }
-        if let Some(genesys) = genesys.filter(|_| self.route.starts_with("/genesys/")) {
-            return Ok((self.by_scheme(&genesys.scheme, body)?, &signing.keys));
+        if let Some((scheme, keys)) = route::signed(config, &self.route) {
+            return Ok((self.by_scheme(scheme, body)?, keys));
         }
         let webhook = config.webhooks.iter().find(|webhook| webhook.path == self.route);
         match &webhook.with_context(|| format!("the settings have no route {}", self.route))?.auth {
-            Auth::Hmac { scheme, keys } => Ok((self.by_scheme(scheme, body)?, keys)),
-            Auth::ApiKey { .. } => bail!("{} takes an API key, and no signature", self.route),
+            Auth::Hmac { .. } | Auth::ApiKey { .. } => bail!("{} takes an API key, and no signature", self.route),
             Auth::StandardWebhooks { tolerance, keys } => {
                 let evidence = Evidence {
                     signature: self.signature.strip_prefix("v1,").unwrap_or(&self.signature),
@@ -77,6 +75,8 @@ impl Options {
                     ],
                     timestamp: Some((1, *tolerance)),
                     body,
+                    target: Target::post(&self.route),
+                    signed_target: SignedTarget::Off,
                 };
                 Ok((evidence, keys))
             }
@@ -88,7 +88,16 @@ impl Options {
         let stamp = scheme.timestamp_header.as_ref().map(|header| self.stamp(header)).transpose()?;
         let signed_headers = scheme.signed_headers.iter().map(|name| self.value(name).unwrap_or_default());
         let before = stamp.into_iter().chain(signed_headers).collect();
-        Ok(Evidence { signature: &self.signature, encoding: scheme.encoding, key_id: self.key.key_id.as_deref(), before, timestamp, body })
+        Ok(Evidence {
+            signature: &self.signature,
+            encoding: scheme.encoding,
+            key_id: self.key.key_id.as_deref(),
+            before,
+            timestamp,
+            body,
+            target: Target::post(&self.route),
+            signed_target: scheme.signed_target,
+        })
     }
 
     fn stamp(&self, header: &str) -> anyhow::Result<&str> {
@@ -99,9 +108,4 @@ impl Options {
     fn value(&self, name: &str) -> Option<&str> {
         self.header.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("must be 'NAME: VALUE'")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }

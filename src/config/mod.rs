@@ -21,6 +21,8 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+use crate::domain::AllowedKeys;
+
 pub use hosts::{Hosts, is_label};
 pub use outbound::{ACTION_ID, ClientCredentials, CognigyMetrics, Genesys, below};
 use reader::Reader;
@@ -341,7 +343,8 @@ fn sections(r: &mut Reader) -> Config {
     let has_redis = redis.url.is_some() || idempotency.redis_url.is_some();
     let has_genesys = r.has("genesys");
     let genesys = outbound::genesys(r, &signing, has_redis);
-    let webhooks = webhooks::read(r, &webhooks::Around { signing: &signing, has_redis, has_genesys });
+    let executors = genesys.as_ref().map_or_else(AllowedKeys::all, |genesys| genesys.allowed.clone());
+    let webhooks = webhooks::read(r, &webhooks::Around { signing: &signing, has_redis, has_genesys, executors });
     Config {
         http: Http {
             listen: r.parsed("http.listen", SocketAddr::from(([0, 0, 0, 0], 8080))),

@@ -11,6 +11,7 @@ use super::is_authority;
 use super::reader::Reader;
 use super::signing::{Signing, SigningScheme};
 use super::webhooks::{KeyStore, Times, headers, key_store, times};
+use crate::domain::{AllowedKeys, Keyring, SignedTarget};
 
 #[derive(Debug)]
 /// `genesys.*`
@@ -35,8 +36,8 @@ pub struct Genesys {
     pub max_in_flight: usize,
     /// How executions are signed: as everything else, and perhaps more headers with it.
     pub scheme: SigningScheme,
-    /// Ids of the signing keys that may execute; where not set, every key that is not for certain tenants only.
-    pub keys: Option<BTreeSet<String>>,
+    /// The signing keys that may execute: those of `genesys.keys`; where not set, every key that is not for certain tenants only.
+    pub allowed: AllowedKeys,
     /// A PEM file of an authority, beside the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -92,11 +93,12 @@ pub(super) fn genesys(r: &mut Reader, signing: &Signing, has_redis: bool) -> Opt
     let store = key_store(r, "genesys", has_redis);
     let rate_per_minute = r.within("genesys.rate_per_minute", 250, 1..=1_000_000);
     let max_in_flight = r.within("genesys.max_in_flight", 64, 1..=10_000);
-    let keys: Option<BTreeSet<String>> = r.list("genesys.keys");
-    for id in keys.iter().flatten().filter(|id| !signing.keys.keys().iter().any(|key| key.id() == *id)) {
-        r.complain("genesys.keys", format!("there is no signing key of the id {id}"));
-    }
-    let scheme = SigningScheme { signed_headers: headers(r, "genesys.signed_headers"), ..signing.scheme.clone() };
+    let allowed = listed_keys(r, "genesys.keys", &signing.keys).unwrap_or_else(|| AllowedKeys::for_every_tenant(&signing.keys));
+    let scheme = SigningScheme {
+        signed_headers: headers(r, "genesys.signed_headers"),
+        signed_target: r.parsed("genesys.signed_target", SignedTarget::Accept),
+        ..signing.scheme.clone()
+    };
     let ca_file = r.file("genesys.ca_file", is_authority);
     let login = ClientCredentials { url: login_url?, id: id?, secret: secret? };
     Some(Genesys {
@@ -110,9 +112,18 @@ pub(super) fn genesys(r: &mut Reader, signing: &Signing, has_redis: bool) -> Opt
         rate_per_minute,
         max_in_flight,
         scheme,
-        keys,
+        allowed,
         ca_file,
     })
+}
+
+/// The signing keys whose ids a list of the settings holds, where there is a list.
+pub(super) fn listed_keys(r: &mut Reader, name: &str, keys: &Keyring) -> Option<AllowedKeys> {
+    let ids: BTreeSet<String> = r.list(name)?;
+    for id in ids.iter().filter(|id| !keys.keys().iter().any(|key| key.id() == *id)) {
+        r.complain(name, format!("there is no signing key of the id {id}"));
+    }
+    Some(AllowedKeys::only(ids))
 }
 
 pub(super) fn cognigy_metrics(r: &mut Reader) -> Option<CognigyMetrics> {

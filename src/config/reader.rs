@@ -89,13 +89,23 @@ impl Reader {
         default: T,
         bounds: RangeInclusive<T>,
     ) -> T {
-        let value = self.take(name, |text| match text.parse::<T>() {
-            Ok(value) if bounds.contains(&value) => Ok(value),
-            _ => Err(format!("must be a whole number from {} to {}", bounds.start(), bounds.end())),
-        });
-        let value = value.unwrap_or(default);
+        let value = self.take_within(name, &bounds).unwrap_or(default);
         self.note(name, Some(value.to_string()));
         value
+    }
+
+    /// The same, and it may be missing.
+    pub(super) fn optional_within<T: FromStr + Display + PartialOrd>(&mut self, name: &str, bounds: RangeInclusive<T>) -> Option<T> {
+        let value = self.take_within(name, &bounds);
+        self.note(name, value.as_ref().map(T::to_string));
+        value
+    }
+
+    fn take_within<T: FromStr + Display + PartialOrd>(&mut self, name: &str, bounds: &RangeInclusive<T>) -> Option<T> {
+        self.take(name, |text| match text.parse::<T>() {
+            Ok(value) if bounds.contains(&value) => Ok(value),
+            _ => Err(format!("must be a whole number from {} to {}", bounds.start(), bounds.end())),
+        })
     }
 
     /// A duration with its unit, such as `250ms` or `1m 30s`.

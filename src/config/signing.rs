@@ -1,6 +1,7 @@
 //! `signing.*`: the keys that may sign, and how a signature is sent.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -8,11 +9,17 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Reader;
 use crate::domain::data_action::KEY_ID_HEADER;
-use crate::domain::signing::MIN_SECRET_LEN;
-use crate::domain::{Encoding, Keyring, Secret, SigningKey, TenantId};
+use crate::domain::signing::{KeyLimits, MIN_SECRET_LEN};
+use crate::domain::{Encoding, Keyring, Secret, SignedTarget, SigningKey, TenantId};
 
 /// The header that holds an API key, unless the settings name another one.
 pub const API_KEY_HEADER: &str = "X-API-Key";
+
+/// The limits of a key, in its table.
+const RATE: &str = "rate_per_minute";
+const IN_FLIGHT: &str = "max_in_flight";
+
+const MOST_A_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(999_999);
 
 /// `signing.*`
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct SigningScheme {
     pub timestamp_header: Option<String>,
     /// How far that time may be from now.
     pub tolerance: Duration,
+    /// Whether a signature binds the method and path. Where it does, the signed text begins `{METHOD} {path}.`
+    pub signed_target: SignedTarget,
     /// The header that may hold an API key where there is no signature; `None` where API keys are not taken.
     pub api_key_header: Option<String>,
 }
@@ -56,6 +65,7 @@ pub(super) fn read(r: &mut Reader) -> Signing {
         signed_headers: Vec::new(),
         timestamp_header: r.header("signing.timestamp_header", None),
         tolerance: r.duration("signing.tolerance", Duration::from_mins(5)),
+        signed_target: r.parsed("signing.signed_target", SignedTarget::Off),
         api_key_header: None,
     };
     let api_key_header = r.header("signing.api_key_header", Some(API_KEY_HEADER)).unwrap_or_default();
@@ -65,8 +75,15 @@ pub(super) fn read(r: &mut Reader) -> Signing {
     }
     let mut found = Keys::default();
     let proofs = Proofs::read(r, "signing");
-    if !proofs.are_missing() {
-        found.add(r, "signing", "default".to_owned(), &proofs, (None, None));
+    let limited = limited(r, "signing");
+    let limits = limits(r, "signing");
+    if proofs.are_missing() {
+        let problem = "is for the key of signing.secret; a key of signing.keys has its own";
+        for name in &limited {
+            r.complain(name, problem);
+        }
+    } else {
+        found.add(r, "signing", "default".to_owned(), &proofs, Terms { limits, ..Terms::default() });
     }
     for at in 0..r.table_len("signing.keys") {
         let table = format!("signing.keys[{at}]");
@@ -75,15 +92,36 @@ pub(super) fn read(r: &mut Reader) -> Signing {
         let proofs = Proofs::read(r, &table);
         let tenants = r.list::<TenantId>(&name("tenants"));
         let not_after = r.optional::<DateTime<Utc>>(&name("not_after"));
+        let terms = Terms { tenants, not_after, limits: self::limits(r, &table) };
         match id {
             None => r.complain(&name("id"), "is not set"),
             Some(_) if proofs.are_missing() => r.complain(&name("secret"), "is not set (nor secret_file, api_key or api_key_file)"),
-            Some(id) => found.add(r, &table, id, &proofs, (tenants, not_after)),
+            Some(id) => found.add(r, &table, id, &proofs, terms),
         }
     }
     let keys = Keyring::new(found.read);
     scheme.api_key_header = keys.takes_api_keys().then(|| api_key_header.clone());
     Signing { keys, scheme, api_key_header }
+}
+
+/// Which limits a table sets.
+pub(super) fn limited(r: &Reader, table: &str) -> Vec<String> {
+    [RATE, IN_FLIGHT].map(|member| format!("{table}.{member}")).into_iter().filter(|name| r.has(name)).collect()
+}
+
+/// The limits of a key, of which there may be none.
+pub(super) fn limits(r: &mut Reader, table: &str) -> KeyLimits {
+    let rate_per_minute = r.optional_within(&format!("{table}.{RATE}"), NonZeroU32::MIN..=MOST_A_MINUTE);
+    let max_in_flight = r.optional_within(&format!("{table}.{IN_FLIGHT}"), 1..=10_000);
+    KeyLimits::new(rate_per_minute, max_in_flight)
+}
+
+/// What a key is good for.
+#[derive(Default)]
+struct Terms {
+    tenants: Option<BTreeSet<TenantId>>,
+    not_after: Option<DateTime<Utc>>,
+    limits: KeyLimits,
 }
 
 /// What proves a key, as the settings have it.
@@ -111,14 +149,7 @@ struct Keys {
 }
 
 impl Keys {
-    fn add(
-        &mut self,
-        r: &mut Reader,
-        table: &str,
-        id: String,
-        proofs: &Proofs,
-        (tenants, not_after): (Option<BTreeSet<TenantId>>, Option<DateTime<Utc>>),
-    ) {
+    fn add(&mut self, r: &mut Reader, table: &str, id: String, proofs: &Proofs, terms: Terms) {
         if !self.ids.insert(id.clone()) {
             r.complain(&format!("{table}.secret"), format!("another key has the id {id:?} too"));
         }
@@ -132,7 +163,7 @@ impl Keys {
             (Some(secret), api_key) => Some(SigningKey::new(id, secret).or_api_key(api_key)),
             (None, api_key) => api_key.map(|api_key| SigningKey::of_api_key(id, api_key)),
         };
-        self.read.extend(key.map(|key| key.limited(tenants, not_after)));
+        self.read.extend(key.map(|key| key.limited(terms.tenants, terms.not_after).within(terms.limits)));
     }
 
     fn proof(&mut self, r: &mut Reader, name: &str, text: Option<&SecretString>) -> Option<Secret> {

@@ -43,7 +43,8 @@ pub(super) fn collect(flags: &Flags) -> (BTreeMap<String, String>, Vec<String>) 
     values.extend(flattened(&layer, "environment", &mut problems));
     values.extend(flags.set.iter().cloned());
     if let Some(path) = &flags.secret_file {
-        values.retain(|name, _| name != "signing.secret" && !name.starts_with("signing.keys["));
+        let names_keys = |name: &str| name.starts_with("genesys.keys[") || (name.starts_with("webhooks[") && name.contains("].keys["));
+        values.retain(|name, _| name != "signing.secret" && !name.starts_with("signing.keys[") && !names_keys(name));
         values.insert("signing.secret_file".to_owned(), path.display().to_string());
     }
     (values, problems)

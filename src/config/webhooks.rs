@@ -1,22 +1,23 @@
 //! `idempotency.*` and `[[webhooks]]`: where keys are kept, and the routes that do work once.
 //!
-//! To add an action or a way to prove who calls: a variant here, its reading below, and its arm in `http/webhook`.
+//! To add an action or a way to prove who calls: a variant here, its reading below or in [`auth`], and its arm in `http/webhook`.
+
+mod auth;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::outbound::listed_keys;
 use super::reader::Reader;
-use super::signing::{API_KEY_HEADER, Signing, SigningScheme};
+use super::signing::{Signing, SigningScheme};
 use super::{is_authority, understood_by_redis};
 use crate::domain::data_action::PATH;
-use crate::domain::signing::{BASE64_SECRET, MIN_SECRET_LEN};
-use crate::domain::{ActionId, Encoding, Hasher, KeySource, Keyring, Secret, SigningKey, TenantId};
+use crate::domain::signing::MIN_SECRET_LEN;
+use crate::domain::{ActionId, AllowedKeys, Hasher, KeySource, Keyring, TenantId};
 
 #[derive(Debug)]
 /// `idempotency.*`
@@ -38,6 +39,8 @@ pub struct Webhook {
     pub path: String,
     /// How a caller proves who it is.
     pub auth: Auth,
+    /// The keys that may call it, of those that it takes.
+    pub allowed: AllowedKeys,
     /// What makes two requests the same.
     pub key: KeySource,
     /// How long keys and answers last.
@@ -85,6 +88,23 @@ pub enum Auth {
     },
 }
 
+impl Auth {
+    /// How requests are signed, where that is the route's to say.
+    pub fn scheme(&self) -> Option<&SigningScheme> {
+        match self {
+            Self::Hmac { scheme, .. } => Some(scheme),
+            Self::ApiKey { .. } | Self::StandardWebhooks { .. } => None,
+        }
+    }
+
+    /// The keys that the route takes.
+    pub fn keys(&self) -> &Keyring {
+        match self {
+            Self::Hmac { keys, .. } | Self::ApiKey { keys, .. } | Self::StandardWebhooks { keys, .. } => keys,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 /// Where keys are kept.
 pub enum KeyStore {
@@ -124,9 +144,6 @@ pub enum Action {
 
 /// Where a caller of a webhook puts its signature, where the route does not say.
 pub const SIGNATURE_HEADER: &str = "X-Cognigy-Signature";
-
-/// No shorter secret makes a signature (Standard Webhooks 1.0.0, "Signature scheme").
-const MIN_STANDARD_SECRET_LEN: usize = 24;
 
 /// Paths that are taken, and beginnings of such.
 const OWN_PATHS: [&str; 1] = [PATH];
@@ -178,6 +195,8 @@ pub(super) struct Around<'c> {
     pub(super) signing: &'c Signing,
     pub(super) has_redis: bool,
     pub(super) has_genesys: bool,
+    /// The keys that may execute data actions.
+    pub(super) executors: AllowedKeys,
 }
 
 pub(super) fn read(r: &mut Reader, around: &Around<'_>) -> Vec<Webhook> {
@@ -185,14 +204,41 @@ pub(super) fn read(r: &mut Reader, around: &Around<'_>) -> Vec<Webhook> {
     let webhooks = (0..r.table_len("webhooks")).filter_map(|at| {
         let route = format!("webhooks[{at}]");
         let path = path(r, &route, &mut paths);
-        let auth = auth(r, &route, path.as_deref().unwrap_or_default(), around.signing);
+        let auth = auth::read(r, &route, path.as_deref().unwrap_or_default(), around.signing);
         let key = key(r, &route, auth.as_ref());
         let times = times(r, &route);
         let store = key_store(r, &route, around.has_redis);
         let action = action(r, &route, around.has_genesys);
-        Some(Webhook { path: path?, auth: auth?, key: key?, times, store, action: action? })
+        let allowed = allowed(r, &route, auth.as_ref(), action.as_ref(), around);
+        Some((route, Webhook { path: path?, auth: auth?, allowed, key: key?, times, store, action: action? }))
     });
-    webhooks.collect()
+    let webhooks: Vec<_> = webhooks.collect();
+    for (route, webhook) in &webhooks {
+        let mut signed =
+            webhooks.iter().filter(|(_, other)| other.auth.scheme().is_some()).map(|(_, other)| other.path.as_str()).chain([PATH]);
+        let binds = webhook.auth.scheme().is_some_and(|scheme| scheme.signed_target.is_wanted());
+        // `POST /hook.v2.` could be that path and a body, or `/hook` and a signed header before the body.
+        if binds && signed.any(|other| webhook.path.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'))) {
+            let problem = "begins with the path of another route and a dot: where signed_target is on, their signatures could be confused";
+            r.complain(&format!("{route}.path"), problem);
+        }
+    }
+    webhooks.into_iter().map(|(_, webhook)| webhook).collect()
+}
+
+/// The keys that may call a route. Only signing keys are restricted: a secret of the route's own is for the route alone.
+fn allowed(r: &mut Reader, route: &str, auth: Option<&Auth>, action: Option<&Action>, around: &Around<'_>) -> AllowedKeys {
+    let name = format!("{route}.keys");
+    let listed = listed_keys(r, &name, &around.signing.keys);
+    let takes_signing_keys = auth.is_some_and(|auth| auth.keys().is_named());
+    if listed.is_some() && auth.is_some() && !takes_signing_keys {
+        r.complain(&name, "is for the signing keys, and the route has a secret of its own");
+    }
+    let allowed = listed.unwrap_or_else(AllowedKeys::all);
+    match action {
+        Some(Action::Genesys { .. }) if takes_signing_keys => allowed.and(&around.executors),
+        _ => allowed,
+    }
 }
 
 pub(super) fn times(r: &mut Reader, route: &str) -> Times {
@@ -247,53 +293,6 @@ fn one_of(r: &mut Reader, name: &str, choices: &[&'static str]) -> Option<&'stat
             None
         }
     }
-}
-
-fn auth(r: &mut Reader, route: &str, path: &str, signing: &Signing) -> Option<Auth> {
-    let name = format!("{route}.auth");
-    let kind = one_of(r, &name, &["hmac", "api_key", "standard_webhooks"])?;
-    let name = format!("{name}.{kind}");
-    r.empty_table(&name);
-    let keys = keys(r, &format!("{name}.secret"), path, kind == "standard_webhooks", signing);
-    Some(match kind {
-        "hmac" => Auth::Hmac {
-            scheme: SigningScheme {
-                header: r.header(&format!("{name}.header"), Some(SIGNATURE_HEADER)).unwrap_or_default(),
-                encoding: r.parsed(&format!("{name}.encoding"), Encoding::Hex),
-                signed_headers: headers(r, &format!("{name}.signed_headers")),
-                timestamp_header: r.header(&format!("{name}.timestamp_header"), None),
-                tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)),
-                api_key_header: None,
-            },
-            keys,
-        },
-        "api_key" => Auth::ApiKey { header: r.header(&format!("{name}.header"), Some(API_KEY_HEADER)).unwrap_or_default(), keys },
-        _ => Auth::StandardWebhooks { tolerance: r.duration(&format!("{name}.tolerance"), Duration::from_mins(5)), keys },
-    })
-}
-
-/// The route's own key, which goes by the route's path in the audit log, or those that sign everything else.
-fn keys(r: &mut Reader, name: &str, path: &str, standard: bool, signing: &Signing) -> Keyring {
-    let Some(secret) = r.secret(name) else { return signing.keys.clone() };
-    let text = secret.expose_secret();
-    let (bytes, least) = match text.strip_prefix(BASE64_SECRET).filter(|_| standard) {
-        Some(base64) => {
-            let Ok(bytes) = BASE64.decode(base64) else {
-                r.complain(name, format!("must be base64 after {BASE64_SECRET}"));
-                return Keyring::unnamed(None);
-            };
-            (bytes, MIN_STANDARD_SECRET_LEN)
-        }
-        None if standard => (text.as_bytes().to_vec(), MIN_STANDARD_SECRET_LEN),
-        None => (text.as_bytes().to_vec(), MIN_SECRET_LEN),
-    };
-    if bytes.len() < least {
-        r.complain(name, too_short(least));
-    }
-    if signing.is_api_key(&secret) {
-        r.complain(name, "is an API key");
-    }
-    Keyring::unnamed(Secret::of_any_length(&bytes, text.as_bytes()).map(|secret| SigningKey::new(path.to_owned(), secret)))
 }
 
 fn too_short(least: usize) -> String {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Encoding, Keyring, Reason, SigningKey, Tag};
+use super::{Coverage, Encoding, Keyring, Reason, SignedTarget, SigningKey, Tag, Target};
 
 /// A signature as it came, and what it should be of.
 pub struct Evidence<'e> {
@@ -27,6 +27,10 @@ pub struct Evidence<'e> {
     pub timestamp: Option<(usize, Duration)>,
     /// The raw body.
     pub body: &'e [u8],
+    /// The method and path of the request.
+    pub target: Target<'e>,
+    /// Whether they are signed before all else.
+    pub signed_target: SignedTarget,
 }
 
 /// What is wrong, and with the signature of which key, where that is known.
@@ -45,10 +49,28 @@ impl From<Reason> for Diagnosis<'_> {
 }
 
 impl Evidence<'_> {
-    /// The text that should be signed, in parts.
-    pub fn text(&self) -> Vec<&[u8]> {
+    /// The texts that may be signed, in parts, with what each covers; the one that should be signed comes first. None of them
+    /// could be another route's: a text without a target must not begin as one with a target does.
+    pub fn texts(&self) -> impl Iterator<Item = (Coverage, Vec<&[u8]>)> {
+        let (with, without) = match self.signed_target {
+            SignedTarget::Off => (None, Some(Coverage::Whole)),
+            SignedTarget::Accept => (Some(Coverage::Whole), Some(Coverage::NoTarget)),
+            SignedTarget::Require => (Some(Coverage::Whole), None),
+        };
+        let without = without.filter(|_| !self.imitates_target()).map(|coverage| (coverage, self.text().collect()));
+        let with = with.map(|coverage| (coverage, self.target.parts().into_iter().chain(self.text()).collect()));
+        with.into_iter().chain(without)
+    }
+
+    /// The text without the target, in parts.
+    fn text(&self) -> impl Iterator<Item = &[u8]> {
         let before = self.before.iter().flat_map(|value| [value.as_bytes(), b"."]);
-        before.chain([self.body]).collect()
+        before.chain([self.body])
+    }
+
+    fn imitates_target(&self) -> bool {
+        let start = self.before.first().map_or(self.body, |value| value.as_bytes());
+        self.target.is_imitated_by(start)
     }
 
     /// Whether the signed time, where there is one, is near enough to now.
@@ -71,23 +93,24 @@ impl Evidence<'_> {
     }
 }
 
-/// The key whose signature this is, or what is wrong with it.
-pub fn examine<'k>(evidence: &Evidence<'_>, keys: &'k Keyring, now: DateTime<Utc>) -> Result<&'k SigningKey, Diagnosis<'k>> {
+/// The key whose signature this is and what the signature covers, or what is wrong with it.
+pub fn examine<'k>(evidence: &Evidence<'_>, keys: &'k Keyring, now: DateTime<Utc>) -> Result<(&'k SigningKey, Coverage), Diagnosis<'k>> {
     if is_given_away(evidence.signature, keys) {
         return Err(Reason::SecretAsSignature.into());
     }
-    let text = evidence.text();
+    let texts: Vec<_> = evidence.texts().collect();
     let Some(tag) = evidence.encoding.decode(evidence.signature) else {
         return Err(spelling::misspelt(evidence.signature, evidence.encoding, |start| {
-            any(keys, |key| key.signs_with_start(start, &text)).is_some()
+            any(keys, |key| texts.iter().any(|(_, text)| key.signs_with_start(start, text))).is_some()
         })
         .into());
     };
-    let as_expected = any(keys, |key| key.matches(&tag, &text));
+    let matching = |(coverage, text): &(Coverage, Vec<&[u8]>)| any(keys, |key| key.matches(&tag, text)).map(|key| (key, *coverage));
+    let as_expected = texts.iter().map(matching).fold(None, Option::or);
     let otherwise = otherwise(evidence, &tag, keys);
     match (as_expected, otherwise) {
-        (Some(key), _) => match misused(key, evidence.key_id, keys, now).map_or_else(|| evidence.fresh(now), Err) {
-            Ok(()) => Ok(key),
+        (Some((key, coverage)), _) => match misused(key, evidence.key_id, keys, now).map_or_else(|| evidence.fresh(now), Err) {
+            Ok(()) => Ok((key, coverage)),
             Err(reason) => Err(Diagnosis { reason, key: Some(key) }),
         },
         (None, Some(diagnosis)) => Err(diagnosis),
@@ -152,20 +175,36 @@ fn otherwise<'k>(evidence: &Evidence<'_>, tag: &Tag, keys: &'k Keyring) -> Optio
             keep(key.matches(tag, &[&text]).then_some(reason), key);
         }
     }
-    let text = evidence.text();
-    for key in keys.keys() {
-        keep(key.misread(tag, &text), key);
+    for (_, text) in evidence.texts() {
+        for key in keys.keys() {
+            keep(key.misread(tag, &text), key);
+        }
     }
     first
 }
 
 /// What may have been signed instead, with the reason that each would be.
 fn texts(evidence: &Evidence<'_>) -> Vec<(Reason, Vec<u8>)> {
-    let Evidence { before, body, .. } = evidence;
-    let joined = |before: &[&str], by: &str, body: &[u8]| {
-        let before = before.iter().flat_map(|value| [value.as_bytes(), by.as_bytes()]);
-        before.chain([body]).collect::<Vec<_>>().concat()
-    };
+    let target = evidence.target.to_string();
+    let with_target = [&[target.as_str()], &evidence.before[..]].concat();
+    let with = || variants(&with_target, evidence.timestamp.map(|(at, _)| at + 1), evidence.body);
+    let without = || variants(&evidence.before, evidence.timestamp.map(|(at, _)| at), evidence.body);
+    let unexpected = |before: &[&str]| vec![(Reason::TargetUnexpected, joined(before, ".", evidence.body))];
+    let imitation = if evidence.imitates_target() { unexpected(&evidence.before) } else { Vec::new() };
+    match evidence.signed_target {
+        SignedTarget::Off => [unexpected(&with_target), imitation, without()].concat(),
+        SignedTarget::Accept => [imitation, with(), without()].concat(),
+        SignedTarget::Require => [vec![(Reason::NoTarget, joined(&evidence.before, ".", evidence.body))], with()].concat(),
+    }
+}
+
+fn joined(before: &[&str], by: &str, body: &[u8]) -> Vec<u8> {
+    let before = before.iter().flat_map(|value| [value.as_bytes(), by.as_bytes()]);
+    before.chain([body]).collect::<Vec<_>>().concat()
+}
+
+/// What may have been signed in the place of these values and the body. `stamp_at`: which of the values is the time.
+fn variants(before: &[&str], stamp_at: Option<usize>, body: &[u8]) -> Vec<(Reason, Vec<u8>)> {
     let changed = bodies::changes(body).into_iter().map(|(reason, body)| (reason, joined(before, ".", &body)));
     let mut texts: Vec<_> = changed.collect();
     if !before.is_empty() {
@@ -174,10 +213,10 @@ fn texts(evidence: &Evidence<'_>) -> Vec<(Reason, Vec<u8>)> {
         let after = |by: &str| [body, by.as_bytes(), before.join(by).as_bytes()].concat();
         texts.extend([".", ""].map(|by| (Reason::JoinedOtherwise, after(by))));
     }
-    if let (Some((at, _)), Some((stamp, _))) = (evidence.timestamp, evidence.stamp()) {
+    if let Some((at, stamp)) = stamp_at.and_then(|at| Some((at, *before.get(at)?))) {
         let in_another_unit = [Some(format!("{stamp}000")), stamp.get(..stamp.len().saturating_sub(3)).map(str::to_owned)];
         texts.extend(in_another_unit.into_iter().flatten().map(|stamp| {
-            let mut before = before.clone();
+            let mut before = before.to_vec();
             before[at] = &stamp;
             (Reason::Milliseconds, joined(&before, ".", body))
         }));

@@ -209,9 +209,10 @@ impl IdempotencyKey {
 pub struct ActionId(String);
 
 impl ActionId {
-    /// `None` where it is empty, longer than 128 bytes, holds a control character, or would lead elsewhere as a part of a path.
+    /// `None` where it is empty, longer than 128 bytes, holds a control character, or would lead elsewhere as a part of a path: a
+    /// separator is sent encoded, but a proxy on the way may decode it.
     pub fn parse(text: &str) -> Option<Self> {
-        let plain = !text.is_empty() && text.len() <= 128 && !text.chars().any(char::is_control);
+        let plain = !text.is_empty() && text.len() <= 128 && !text.contains(|sign: char| sign.is_control() || sign == '/' || sign == '\\');
         (plain && text != "." && text != "..").then(|| Self(text.to_owned()))
     }
 

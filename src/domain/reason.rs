@@ -72,6 +72,8 @@ reasons! {
 
     // What the signature covers.
     BodyAlone "body_alone" "the signature covers the body alone: sign what the settings name before it too, such as {timestamp}.{body}"
+    NoTarget "no_target" "the signature does not cover the method and path: sign `{METHOD} {path}.` before everything else (`signed_target`)"
+    TargetUnexpected "target_unexpected" "the signature covers a method and path, and this route wants them not signed (`signed_target`)"
     JoinedOtherwise "joined_otherwise" "what is signed with the body is joined to it in another way: each value and a dot, then the body"
 
     // What it was made with.

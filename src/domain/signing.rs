@@ -1,5 +1,6 @@
 //! Signatures: HMAC-SHA256 (RFC 2104) of a request's raw body, the keys that may make them, and API keys for callers that cannot.
 
+mod limits;
 mod secret;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 
+pub use limits::{Excess, InFlight, KeyLimits};
 pub use secret::{BASE64_SECRET, Secret};
 
 use super::{Reason, TenantId};
@@ -81,17 +83,18 @@ pub struct SigningKey {
     api_key: Option<Secret>,
     tenants: Option<BTreeSet<TenantId>>,
     not_after: Option<DateTime<Utc>>,
+    limits: KeyLimits,
 }
 
 impl SigningKey {
     /// One that can sign, for every tenant and without an end.
     pub fn new(id: String, secret: Secret) -> Self {
-        Self { id: id.into(), secret: Some(secret), api_key: None, tenants: None, not_after: None }
+        Self { id: id.into(), secret: Some(secret), api_key: None, tenants: None, not_after: None, limits: KeyLimits::default() }
     }
 
     /// One that can sign nothing: it is sent as it is.
     pub fn of_api_key(id: String, api_key: Secret) -> Self {
-        Self { id: id.into(), secret: None, api_key: Some(api_key), tenants: None, not_after: None }
+        Self { id: id.into(), secret: None, api_key: Some(api_key), tenants: None, not_after: None, limits: KeyLimits::default() }
     }
 
     /// The same that may also be proven by this, from callers that cannot sign.
@@ -104,6 +107,17 @@ impl SigningKey {
     #[must_use]
     pub fn limited(self, tenants: Option<BTreeSet<TenantId>>, not_after: Option<DateTime<Utc>>) -> Self {
         Self { tenants, not_after, ..self }
+    }
+
+    /// The same with limits to what it may ask for.
+    #[must_use]
+    pub fn within(self, limits: KeyLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Counts a request that the key has proven.
+    pub fn admit(&self) -> Result<Option<InFlight>, Excess> {
+        self.limits.admit()
     }
 
     /// The key's public name.
@@ -206,6 +220,11 @@ impl Keyring {
     /// One key that callers have no name for: whatever they call it, it is this one.
     pub fn unnamed(key: Option<SigningKey>) -> Self {
         Self { keys: key.into_iter().collect(), named: false }
+    }
+
+    /// Whether callers know the keys by their ids.
+    pub fn is_named(&self) -> bool {
+        self.named
     }
 
     /// Every key, the expired ones included.

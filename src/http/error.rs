@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError, Route, web};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -32,6 +32,7 @@ pub(super) enum ApiError {
     HeadTooLarge,
     RequestTimeout,
     BodyTooLarge,
+    UnsupportedEncoding,
     MissingIdempotencyKey,
     InFlight,
     IdempotencyKeyReused,
@@ -39,6 +40,7 @@ pub(super) enum ApiError {
     ForeignOrigin,
     RateLimited(Duration),
     StoreShareFull(Duration),
+    KeyBusy,
     UpstreamFailed(anyhow::Error),
     UpstreamAnswered(anyhow::Error),
     UpstreamLogin(anyhow::Error),
@@ -137,7 +139,7 @@ impl ApiError {
                 facts(401, "stale_signature", "Signature too old", "The signed timestamp is too far from the present time.")
             }
             Self::TenantNotAllowed => facts(403, "tenant_not_allowed", "Tenant not allowed", "The signing key is not for this tenant."),
-            Self::KeyNotAllowed => facts(403, "key_not_allowed", "Key not allowed", "The signing key may not execute data actions."),
+            Self::KeyNotAllowed => facts(403, "key_not_allowed", "Key not allowed", "The key may not use this route."),
             Self::ForeignOrigin => {
                 let detail = "The admin listener is reached by an IP address, as localhost, by a name without dots or by one of admin.hosts, and the \
                               console takes requests from its own page alone.";
@@ -158,6 +160,9 @@ impl ApiError {
                 again(SOON, facts(409, "in_flight", "Still under way", "A request with the same idempotency key is being worked on."))
             }
             Self::BodyTooLarge => facts(413, "body_too_large", "Body too large", "The body is longer than this service takes."),
+            Self::UnsupportedEncoding => {
+                facts(415, "unsupported_encoding", "Encoded body", "The body must be sent as it is, without a Content-Encoding.")
+            }
             Self::IdempotencyKeyReused => {
                 let detail = "The idempotency key was used before with another payload.";
                 facts(422, "idempotency_key_reused", "Idempotency key reused", detail)
@@ -169,6 +174,10 @@ impl ApiError {
             Self::StoreShareFull(pause) => {
                 let detail = "The kept answers of this caller fill its share of the key store; nothing was done.";
                 again(*pause, facts(429, "rate_limited", "Too many kept answers", detail))
+            }
+            Self::KeyBusy => {
+                let detail = "As many requests of this key are in flight as allowed; nothing was done.";
+                again(SOON, facts(429, "rate_limited", "Too many calls", detail))
             }
             Self::Internal(_) => facts(500, "internal", "Internal error", "This is a defect of the service."),
             Self::UpstreamFailed(_) => {
@@ -277,6 +286,9 @@ impl ApiError {
         }
         if let Self::MethodNotAllowed(allowed) = self {
             response.insert_header((ALLOW, HeaderValue::from_static(allowed)));
+        }
+        if matches!(self, Self::UnsupportedEncoding) {
+            response.insert_header((ACCEPT_ENCODING, HeaderValue::from_static("identity")));
         }
         response.body(serde_json::to_string(&problem).unwrap_or_default())
     }

@@ -1,6 +1,5 @@
 //! `POST /genesys/actions/{action_id}/execute`: a data action of Genesys Cloud, executed once.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use actix_web::web::{Bytes, Data};
@@ -10,13 +9,13 @@ use percent_encoding::percent_decode_str;
 use super::error::{ApiError, FieldError};
 use super::once::{hasher, key_header, respond};
 use super::request::request_id;
-use super::signed::Proven;
+use super::signed::{self, Proven};
 use crate::app::execute::Execute;
 use crate::app::once::Once;
 use crate::app::ports::DataActionCall;
 use crate::config::SigningScheme;
 use crate::domain::canonical::pointer;
-use crate::domain::{ActionId, FlatInput, Hasher, IdempotencyKey, NotFlat, SigningKey};
+use crate::domain::{ActionId, AllowedKeys, FlatInput, Hasher, IdempotencyKey, NotFlat};
 
 /// The header by which a caller names an execution (draft-ietf-httpapi-idempotency-key-header).
 pub const KEY_HEADER: &str = "Idempotency-Key";
@@ -38,14 +37,8 @@ pub struct DataActions {
     pub environment: String,
     /// What keys are hashed with; drawn from the caller's key where there is none.
     pub hasher: Option<Hasher>,
-    /// Who may execute; `None`: whoever is not restricted to certain tenants.
-    pub keys: Option<BTreeSet<String>>,
-}
-
-impl DataActions {
-    fn allow(&self, caller: &SigningKey) -> bool {
-        self.keys.as_ref().map_or(!caller.is_restricted(), |keys| keys.contains(caller.id()))
-    }
+    /// The keys that may execute.
+    pub allowed: AllowedKeys,
 }
 
 /// Executes, or gives the answer of the execution that has been.
@@ -62,9 +55,7 @@ impl DataActions {
 )]
 pub(super) async fn post(request: HttpRequest, proven: Proven, actions: Data<DataActions>) -> Result<HttpResponse, ApiError> {
     let Proven { key: caller, body } = proven;
-    if !actions.allow(&caller) {
-        return Err(ApiError::KeyNotAllowed);
-    }
+    signed::allow(&actions.allowed, &caller)?;
     let action = action(&request)?;
     let header = key_header(request.headers(), KEY_HEADER)?;
     if header == Some("") {

@@ -1,5 +1,6 @@
 //! Everything that knows a status code: the route table, who may enter, what is answered.
 
+mod challenge;
 mod connections;
 mod console;
 mod data_action;
@@ -8,6 +9,7 @@ mod docs;
 mod error;
 mod execute;
 mod host;
+mod limits;
 mod once;
 pub mod openapi;
 mod ops;
@@ -15,6 +17,7 @@ mod proof;
 mod request;
 mod signed;
 mod webhook;
+mod without_target;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +28,7 @@ use tracing_actix_web::TracingLogger;
 
 use crate::app::lookup::Lookup;
 use crate::app::ports::MetricSink;
-use crate::config::SigningScheme;
+use crate::config::{Config, SigningScheme};
 use crate::domain::Keyring;
 use crate::domain::data_action::PATH;
 use crate::metrics::Metrics;
@@ -38,6 +41,7 @@ pub use execute::{DataActions, KEY_HEADER, ROUTE as EXECUTE_ROUTE};
 pub use ops::{Health, Ops};
 pub use request::RequestSpan;
 pub use webhook::{Action, Webhook};
+pub use without_target::Warned;
 
 /// What the routes need.
 #[derive(Clone)]
@@ -56,6 +60,8 @@ pub struct Services {
     pub sink: Option<Arc<dyn MetricSink>>,
     /// The bounds of a request.
     pub bounds: Bounds,
+    /// Which routes were warned of, whose requests are signed without their target.
+    pub warned: Arc<Warned>,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// Time to explain refused signatures.
@@ -73,6 +79,18 @@ pub struct Bounds {
     pub max_batch: usize,
     /// The longest answer of a lookup, in bytes; 0 for no cap.
     pub max_response_bytes: usize,
+}
+
+impl Bounds {
+    /// Those of the settings.
+    pub fn of(Config { http, lookup, .. }: &Config) -> Self {
+        Self {
+            max_body_bytes: http.max_body_bytes,
+            body_timeout: http.body_timeout,
+            max_batch: lookup.max_batch,
+            max_response_bytes: lookup.max_response_bytes,
+        }
+    }
 }
 
 /// Mounts the routes that platforms call. To add one: a module with its handler, whose arguments prove who calls, and a
@@ -99,13 +117,14 @@ pub fn routes(config: &mut ServiceConfig, services: &Services) {
 
 /// What signed lookups need, wherever they are mounted.
 fn lookup_data(config: &mut ServiceConfig, services: &Services) {
-    let Services { lookup, keys, scheme, bounds, metrics, diagnoses, .. } = services.clone();
+    let Services { lookup, keys, scheme, bounds, warned, metrics, diagnoses, .. } = services.clone();
     config
         .app_data(Data::from(lookup))
         .app_data(Data::new(keys))
         .app_data(Data::new(scheme))
         .app_data(Data::new(bounds))
         .app_data(Data::from(diagnoses))
+        .app_data(Data::from(warned))
         .app_data(Data::from(metrics));
 }
 

@@ -18,6 +18,7 @@ use utoipa::openapi::{ServerBuilder, ServerVariableBuilder};
 use super::data_action::{self, CUSTOMER_IDS, LOOKUP_ANSWER, PING_ANSWER};
 use super::{error, execute, ops, webhook};
 use crate::config::{Config, SigningScheme};
+use crate::domain::SignedTarget;
 use crate::domain::data_action::PATH;
 use access::{Access, Schemes};
 use parts::Answers;
@@ -54,7 +55,8 @@ pub fn of_instance(config: &Config) -> Document {
 pub fn with_examples(config: &Config, url: &str) -> Document {
     let api_key_header = Some(config.signing.api_key_header.clone());
     let signing = SigningScheme { api_key_header, ..config.signing.scheme.clone() };
-    let genesys = config.genesys.as_ref().map_or(&signing, |genesys| &genesys.scheme);
+    let execution = SigningScheme { signed_target: SignedTarget::Accept, ..signing.clone() };
+    let genesys = config.genesys.as_ref().map_or(&execution, |genesys| &genesys.scheme);
     let (auth, key) = webhooks::example();
     let webhooks = match &config.webhooks[..] {
         [] => vec![Route::example(&auth, &key)],

@@ -13,10 +13,11 @@ use super::connections::Connection;
 use super::diagnosis_budget::DiagnosisBudget;
 use super::error::ApiError;
 use super::request::note;
+use super::without_target;
 use crate::config::{API_KEY_HEADER, SigningScheme};
 use crate::domain::data_action::KEY_ID_HEADER;
 use crate::domain::diagnosis::{examine, examine_api_key};
-use crate::domain::{Encoding, Evidence, Keyring, Reason, SigningKey};
+use crate::domain::{Coverage, Encoding, Evidence, Keyring, Reason, SignedTarget, SigningKey, Target};
 
 /// What a request has to show.
 pub(super) enum Proof<'r> {
@@ -28,7 +29,8 @@ pub(super) enum Proof<'r> {
 
 impl<'r> Proof<'r> {
     /// The signature, and whatever the scheme wants signed; or the API key that is there instead, where the scheme lets it.
-    pub(super) fn by_scheme(headers: &'r HeaderMap, body: &'r [u8], scheme: &SigningScheme) -> Result<Self, Reason> {
+    pub(super) fn by_scheme(request: &'r HttpRequest, body: &'r [u8], scheme: &SigningScheme) -> Result<Self, Reason> {
+        let headers = request.headers();
         let Some(signature) = one(headers, &scheme.header)? else {
             let text = instead_of_signature(headers, scheme.api_key_header.as_deref())?;
             return Self::by_api_key(headers, text, SigningKey::has_api_key);
@@ -42,7 +44,8 @@ impl<'r> Proof<'r> {
         for name in &scheme.signed_headers {
             before.push(undotted(one(headers, name)?.unwrap_or_default())?);
         }
-        let evidence = Evidence { signature, encoding: scheme.encoding, key_id, before, timestamp, body };
+        let (target, signed_target) = (target(request), scheme.signed_target);
+        let evidence = Evidence { signature, encoding: scheme.encoding, key_id, before, timestamp, body, target, signed_target };
         Ok(Self::Signature { evidence, more: Vec::new() })
     }
 
@@ -51,17 +54,23 @@ impl<'r> Proof<'r> {
         Ok(Self::ApiKey { text, key_id: one(headers, KEY_ID_HEADER)?, is_of })
     }
 
-    fn check<'k>(&self, keys: &'k Keyring, now: DateTime<Utc>) -> Result<&'k SigningKey, ApiError> {
+    fn check<'k>(&self, keys: &'k Keyring, now: DateTime<Utc>) -> Result<(&'k SigningKey, Coverage), ApiError> {
         match self {
             Self::Signature { evidence, more } => {
-                let text = evidence.text();
-                let signatures = iter::once(&evidence.signature).chain(more);
-                let mut tags = signatures.filter_map(|signature| evidence.encoding.decode(signature));
-                let key = tags.find_map(|tag| keys.verify(evidence.key_id, &tag, &text, now)).ok_or(ApiError::InvalidSignature)?;
+                let signer = |text: &[&[u8]]| {
+                    let signatures = iter::once(&evidence.signature).chain(more);
+                    let mut tags = signatures.filter_map(|signature| evidence.encoding.decode(signature));
+                    tags.find_map(|tag| keys.verify(evidence.key_id, &tag, text, now))
+                };
+                let found = evidence.texts().find_map(|(coverage, text)| Some((signer(&text)?, coverage)));
+                let found = found.ok_or(ApiError::InvalidSignature)?;
                 evidence.fresh(now)?;
-                Ok(key)
+                Ok(found)
             }
-            Self::ApiKey { text, key_id, is_of } => keys.find(*key_id, now, |key| is_of(key, text)).ok_or(ApiError::InvalidSignature),
+            Self::ApiKey { text, key_id, is_of } => {
+                let key = keys.find(*key_id, now, |key| is_of(key, text)).ok_or(ApiError::InvalidSignature)?;
+                Ok((key, Coverage::Whole))
+            }
         }
     }
 
@@ -74,6 +83,9 @@ impl<'r> Proof<'r> {
                 key_id: evidence.key_id.map(str::to_owned),
                 before: evidence.before.iter().map(|value| (*value).to_owned()).collect(),
                 timestamp: evidence.timestamp,
+                method: evidence.target.method.to_owned(),
+                path: evidence.target.path.to_owned(),
+                signed_target: evidence.signed_target,
             },
             Self::ApiKey { text, key_id, is_of } => {
                 OwnedProof::ApiKey { text: (*text).to_owned(), key_id: key_id.map(str::to_owned), is_of: *is_of }
@@ -84,18 +96,38 @@ impl<'r> Proof<'r> {
 
 /// What a request has shown, without its body.
 enum OwnedProof {
-    Signature { signature: String, encoding: Encoding, key_id: Option<String>, before: Vec<String>, timestamp: Option<(usize, Duration)> },
-    ApiKey { text: String, key_id: Option<String>, is_of: fn(&SigningKey, &str) -> bool },
+    Signature {
+        signature: String,
+        encoding: Encoding,
+        key_id: Option<String>,
+        before: Vec<String>,
+        timestamp: Option<(usize, Duration)>,
+        method: String,
+        path: String,
+        signed_target: SignedTarget,
+    },
+    ApiKey {
+        text: String,
+        key_id: Option<String>,
+        is_of: fn(&SigningKey, &str) -> bool,
+    },
 }
 
 impl OwnedProof {
     /// Why it proves nothing.
     fn fault(&self, body: &[u8], keys: &Keyring, now: DateTime<Utc>) -> Option<Reason> {
         match self {
-            Self::Signature { signature, encoding, key_id, before, timestamp } => {
-                let before = before.iter().map(String::as_str).collect();
-                let (encoding, key_id, timestamp) = (*encoding, key_id.as_deref(), *timestamp);
-                let evidence = Evidence { signature, encoding, key_id, before, timestamp, body };
+            Self::Signature { signature, encoding, key_id, before, timestamp, method, path, signed_target } => {
+                let evidence = Evidence {
+                    signature,
+                    encoding: *encoding,
+                    key_id: key_id.as_deref(),
+                    before: before.iter().map(String::as_str).collect(),
+                    timestamp: *timestamp,
+                    body,
+                    target: Target { method, path },
+                    signed_target: *signed_target,
+                };
                 examine(&evidence, keys, now).err().map(|diagnosis| diagnosis.reason)
             }
             Self::ApiKey { text, key_id, is_of } => Some(examine_api_key(text, key_id.as_deref(), keys, is_of, now)),
@@ -114,8 +146,11 @@ pub(super) async fn prove<'k>(
     let explain = |reason: Option<Reason>| note(request, |notes| notes.reason = reason);
     let proof = proof.inspect_err(|reason| explain(Some(*reason)))?;
     match proof.check(keys, now) {
-        Ok(key) => {
+        Ok((key, coverage)) => {
             prove_connection(request);
+            if coverage == Coverage::NoTarget {
+                without_target::tell(request);
+            }
             Ok(key)
         }
         Err(error) => {
@@ -136,6 +171,11 @@ fn prove_connection(request: &HttpRequest) {
     if let Some(connection) = Connection::of(request) {
         connection.prove();
     }
+}
+
+/// The method and path of a request, as it came.
+pub(super) fn target(request: &HttpRequest) -> Target<'_> {
+    Target { method: request.method().as_str(), path: request.uri().path() }
 }
 
 fn instead_of_signature<'h>(headers: &'h HeaderMap, api_key_header: Option<&str>) -> Result<&'h str, Reason> {

@@ -13,6 +13,7 @@ use actix_web::{Error, HttpMessage, HttpRequest};
 use tracing::Span;
 use tracing_actix_web::RootSpanBuilder;
 
+use super::challenge;
 use super::connections::Connection;
 use super::error::ApiError;
 use crate::app::ports::{Datum, MetricSink};
@@ -92,7 +93,7 @@ pub(super) async fn finish(request: ServiceRequest, next: Next<impl MessageBody 
             let failure = Some(Failure { code: error.code(), cause });
             note(response.request(), |notes| notes.failure = failure);
             let document = error.response(&id);
-            response.into_response(document)
+            challenge::added(response.into_response(document))
         }
         None => response,
     };

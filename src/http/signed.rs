@@ -6,16 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use actix_web::web::{Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpRequest};
 use futures_util::StreamExt;
 
 use super::error::ApiError;
 use super::proof::Proof;
-use super::{Bounds, proof, request};
+use super::{Bounds, limits, proof, request};
 use crate::config::SigningScheme;
-use crate::domain::{Keyring, SigningKey, TenantId};
+use crate::domain::{AllowedKeys, Keyring, SigningKey, TenantId};
 
 /// A request whose signature is right.
 pub(super) struct Proven {
@@ -43,7 +43,8 @@ async fn prove(request: &HttpRequest, payload: Payload) -> Result<(&SigningKey, 
     let settings = (request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
     let (Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
     let body = read_body(request.headers(), payload, bounds(request)?).await?;
-    let key = proof::prove(request, &body, Proof::by_scheme(request.headers(), &body, scheme), keys).await?;
+    let key = proof::prove(request, &body, Proof::by_scheme(request, &body, scheme), keys).await?;
+    limits::admit(request, key)?;
     Ok((key, body))
 }
 
@@ -89,13 +90,28 @@ impl<T: SignedBody> Signed<T> {
     }
 }
 
+/// Refuses a key that may not use the route.
+pub(super) fn allow(allowed: &AllowedKeys, key: &SigningKey) -> Result<(), ApiError> {
+    if allowed.contains(key) { Ok(()) } else { Err(ApiError::KeyNotAllowed) }
+}
+
 /// The bounds of every request.
 pub(super) fn bounds(request: &HttpRequest) -> Result<&Bounds, ApiError> {
     request.app_data::<Data<Bounds>>().map(|bounds| &***bounds).ok_or(ApiError::Internal(None))
 }
 
+/// Whether the body is sent as it is: the service decodes none, since a signature covers the bytes that arrive.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let is_identity = |one: &str| one.is_empty() || one.eq_ignore_ascii_case("identity");
+    let mut lists = headers.get_all(CONTENT_ENCODING);
+    lists.all(|value| value.to_str().is_ok_and(|list| list.split(',').map(str::trim).all(is_identity)))
+}
+
 /// The raw body, at most so long and at the latest by its deadline.
 pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds: &Bounds) -> Result<Bytes, ApiError> {
+    if !is_plain(headers) {
+        return Err(ApiError::UnsupportedEncoding);
+    }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
     if announced > bounds.max_body_bytes {
         return Err(ApiError::BodyTooLarge);

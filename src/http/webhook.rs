@@ -18,16 +18,17 @@ use super::Bounds;
 use super::data_action;
 use super::error::ApiError;
 use super::execute::flat_input;
+use super::limits;
 use super::once::{hasher, key_header, respond};
 use super::proof::prove;
 use super::request::{note, request_id};
-use super::signed::{Signed, SignedBody, bounds, read_body};
+use super::signed::{Signed, SignedBody, allow, bounds, read_body};
 use crate::app::execute::Execute;
 use crate::app::lookup::Lookup;
 use crate::app::once::Once;
 use crate::app::ports::{DataActionCall, Forwarded, Upstream};
 use crate::config::Auth;
-use crate::domain::{ActionId, Hasher, IdempotencyKey, KeySource, NoKey, RequestId, SigningKey, StoredReply, TenantId};
+use crate::domain::{ActionId, AllowedKeys, Hasher, IdempotencyKey, KeySource, NoKey, RequestId, SigningKey, StoredReply, TenantId};
 
 /// One route with what it needs.
 pub struct Webhook {
@@ -35,6 +36,8 @@ pub struct Webhook {
     pub scope: Arc<str>,
     /// How a caller proves who it is.
     pub auth: Auth,
+    /// The keys that may call it, of those that it takes.
+    pub allowed: AllowedKeys,
     /// What makes two requests the same.
     pub key: KeySource,
     /// What keys are hashed with; drawn from the caller's key where there is none.
@@ -82,8 +85,10 @@ impl FromRequest for Delivery {
             let webhook = request.app_data::<Data<Webhook>>().ok_or(ApiError::Internal(None))?;
             let headers = request.headers();
             let body = read_body(headers, payload, bounds(&request)?).await?;
-            let (proof, keys) = auth::proof(headers, &body, &webhook.auth);
+            let (proof, keys) = auth::proof(&request, &body, &webhook.auth);
             let caller = prove(&request, &body, proof, keys).await?.clone();
+            limits::admit(&request, &caller)?;
+            allow(&webhook.allowed, &caller)?;
             let key = key(webhook, &caller, headers, &body)?;
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
             Ok(Self { caller, key, content_type, body })

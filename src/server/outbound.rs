@@ -30,7 +30,7 @@ pub(super) fn data_actions(
         scheme: settings.scheme.clone(),
         environment: settings.environment.clone(),
         hasher: config.idempotency.hasher.clone(),
-        keys: settings.keys.clone(),
+        allowed: settings.allowed.clone(),
     })))
 }
 

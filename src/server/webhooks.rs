@@ -29,6 +29,7 @@ pub(super) fn build(
         Ok(Arc::new(Webhook {
             scope,
             auth: webhook.auth.clone(),
+            allowed: webhook.allowed.clone(),
             key: webhook.key.clone(),
             hasher: config.idempotency.hasher.clone(),
             once: Arc::new(Once::new(store, Arc::clone(works), Arc::clone(metrics), times(webhook.times)).with_share(share)),

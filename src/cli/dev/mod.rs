@@ -134,8 +134,8 @@ fn data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
 fn greet(config: &Config, running: &Running, secret_file: Option<&Path>) -> anyhow::Result<()> {
     let url = format!("http://{}{PATH}", healthcheck::reachable(running.http()));
     let key = KeyChoice { secret_file: None, key_id: None };
-    let headers = match key.choose(&config.signing) {
-        Ok(key) => sign::headers(&config.signing, key, demo::REQUEST.as_bytes())?,
+    let headers = match key.choose(&config.signing.keys) {
+        Ok(key) => sign::headers(&config.signing.scheme, key, PATH, demo::REQUEST.as_bytes())?,
         // There are keys, but none of them can sign.
         Err(_) => vec![(config.signing.api_key_header.clone(), "your API key".to_owned())],
     };

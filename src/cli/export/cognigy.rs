@@ -71,6 +71,7 @@ fn service(config: &Config, target: &Target) -> anyhow::Result<String> {
             "header": scheme.header,
             "encoding": scheme.encoding.to_string(),
             "timestampHeader": scheme.timestamp_header.as_deref().unwrap_or_default(),
+            "target": scheme.signed_target.is_wanted(),
         },
         "webhookSignatureHeader": WEBHOOK_SIGNATURE_HEADER,
     });

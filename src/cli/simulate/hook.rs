@@ -13,7 +13,7 @@ use super::super::sign::KeyChoice;
 use super::proof::Proof;
 use super::target::Target;
 use crate::config::{Auth, Config, Signing, SigningScheme, WEBHOOK_SIGNATURE_HEADER};
-use crate::domain::{Encoding, KeySource};
+use crate::domain::{Encoding, KeySource, SignedTarget};
 
 /// Where a route's key is, where the settings do not describe the route.
 const KEY_HEADER: &str = "X-Correlation-Id";
@@ -70,6 +70,7 @@ fn proof_of(path: &str, config: &Config, lookup: &Proof) -> anyhow::Result<(Proo
             header: WEBHOOK_SIGNATURE_HEADER.to_owned(),
             encoding: Encoding::Hex,
             signed_headers: vec![KEY_HEADER.to_owned()],
+            signed_target: SignedTarget::Off,
             ..config.signing.scheme.clone()
         };
         return Ok((lookup.over(scheme), KEY_HEADER.to_owned()));
@@ -80,7 +81,7 @@ fn proof_of(path: &str, config: &Config, lookup: &Proof) -> anyhow::Result<(Proo
     let proof = match (&route.auth, lookup) {
         (Auth::Hmac { scheme, keys }, _) => {
             let signing = Signing { keys: keys.clone(), scheme: scheme.clone(), ..config.signing.clone() };
-            let key = KeyChoice { secret_file: None, key_id: None }.choose(&signing)?.clone().into();
+            let key = KeyChoice { secret_file: None, key_id: None }.choose(&signing.keys)?.clone().into();
             Proof::Signature { signing, key, named: None }
         }
         (Auth::ApiKey { header, .. }, Proof::ApiKey { key, .. }) => Proof::ApiKey { header: header.clone(), key: key.clone() },
@@ -100,6 +101,6 @@ impl Hook {
     /// A delivery.
     pub(super) fn delivery(&self, target: &Target, key: Option<&str>, body: &str) -> RequestBuilder {
         let signed = |name: &str| key.filter(|_| name.eq_ignore_ascii_case(&self.key_header)).unwrap_or_default();
-        self.proof.add(self.unproven(target, key, body), signed, body.as_bytes())
+        self.proof.add(self.unproven(target, key, body), self.url.path(), signed, body.as_bytes())
     }
 }

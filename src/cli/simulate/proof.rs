@@ -23,14 +23,14 @@ pub(super) enum Proof {
 }
 
 impl Proof {
-    /// Adds it to a request. `signed`: the value of a header by its name, of those that are signed with the body.
-    pub(super) fn add<'v>(&self, request: RequestBuilder, signed: impl Fn(&str) -> &'v str, body: &[u8]) -> RequestBuilder {
+    /// Adds it to a request to a path. `signed`: the value of a header by its name, of those that are signed with the body.
+    pub(super) fn add<'v>(&self, request: RequestBuilder, path: &str, signed: impl Fn(&str) -> &'v str, body: &[u8]) -> RequestBuilder {
         match self {
             Self::Signature { signing, key, named } => {
                 let values = signing.scheme.signed_headers.iter().flat_map(|name| [signed(name).as_bytes(), b"."]);
                 let text = values.chain([body]).collect::<Vec<_>>().concat();
                 // That the key can sign was made sure of when it was chosen.
-                let headers = sign::headers(signing, key, &text).into_iter().flatten();
+                let headers = sign::headers(&signing.scheme, key, path, &text).into_iter().flatten();
                 let request = headers.fold(request, |request, (name, value)| request.header(name, value));
                 named.iter().fold(request, |request, id| request.header(KEY_ID_HEADER, id))
             }
@@ -50,9 +50,9 @@ impl Proof {
     }
 
     /// Adds one that is well made and wrong: the signature of another body, or a key that nobody has.
-    pub(super) fn add_wrong(&self, request: RequestBuilder, body: &[u8]) -> RequestBuilder {
+    pub(super) fn add_wrong(&self, request: RequestBuilder, path: &str, body: &[u8]) -> RequestBuilder {
         match self {
-            Self::Signature { .. } => self.add(request, |_| "", &[body, b" "].concat()),
+            Self::Signature { .. } => self.add(request, path, |_| "", &[body, b" "].concat()),
             Self::ApiKey { header, key } => with_key(request, header, &"0".repeat(key.expose_secret().len())),
         }
     }

@@ -77,7 +77,7 @@ impl Target {
 
     /// Adds the proof for that body.
     pub(super) fn prove(&self, request: RequestBuilder, body: &str) -> RequestBuilder {
-        self.proof.add(request, |_| "", body.as_bytes())
+        self.proof.add(request, self.url.path(), |_| "", body.as_bytes())
     }
 
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Answer, NotPassed> {

@@ -7,6 +7,9 @@ const READINGS = 61;
 
 const readings = []; // the newest last
 let signing = null;
+
+// Where the page sends its lookup.
+const LOOKUP = "/console/data-action";
 let paused = false;
 
 const byId = (id) => document.getElementById(id);
@@ -260,6 +263,7 @@ async function signedRequest() {
     headers[signing.timestamp_header] = timestamp;
     signed = `${timestamp}.${body}`;
   }
+  if (signing.target) signed = `POST ${LOOKUP}.${signed}`;
   headers[signing.header] = await sign(byId("secret").value, signed);
   const keyId = byId("key-id").value;
   if (keyId) headers[signing.key_id_header] = keyId;
@@ -283,7 +287,7 @@ async function lookUp(event) {
   try {
     const request = await signedRequest();
     const began = performance.now();
-    const answer = await fetch("/console/data-action", request);
+    const answer = await fetch(LOOKUP, request);
     const text = await answer.text();
     const facts = [`Status ${answer.status}`, duration((performance.now() - began) / 1000)];
     const cache = answer.headers.get("x-cache");

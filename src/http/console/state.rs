@@ -106,6 +106,7 @@ fn signing(scheme: &SigningScheme) -> Value {
         "header": scheme.header,
         "encoding": scheme.encoding.to_string(),
         "timestamp_header": scheme.timestamp_header,
+        "target": scheme.signed_target.is_wanted(),
         "key_id_header": KEY_ID_HEADER,
     })
 }

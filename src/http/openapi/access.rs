@@ -9,8 +9,8 @@ use utoipa::openapi::{RefOr, Required};
 
 use super::parts::{any_text, header_parameter};
 use crate::config::{Auth, SigningScheme};
-use crate::domain::Encoding;
 use crate::domain::data_action::KEY_ID_HEADER;
+use crate::domain::{Encoding, SignedTarget};
 
 /// The components of all routes' ways, by name.
 pub(super) type Schemes = BTreeMap<String, RefOr<SecurityScheme>>;
@@ -25,14 +25,18 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn of_scheme(scheme: &SigningScheme) -> Self {
-        let SigningScheme { header, encoding, signed_headers, timestamp_header, api_key_header, .. } = scheme;
+        let SigningScheme { header, encoding, signed_headers, timestamp_header, signed_target, api_key_header, .. } = scheme;
         let spelled = match encoding {
             Encoding::Hex => "hexadecimal",
             Encoding::Base64 => "base64",
         };
         let before: Vec<_> = timestamp_header.iter().chain(signed_headers).map(|name| format!("{{{name}}}.")).collect();
         let before = before.concat();
-        let description = format!("The HMAC-SHA256 of `{before}{{body}}` in {spelled}; a prefix `sha256=` is fine. Exactly once.");
+        let target = if signed_target.is_wanted() { "POST {path}." } else { "" };
+        let without = format!(" Without `{target}`, it is accepted for a while.");
+        let transition = if *signed_target == SignedTarget::Accept { without.as_str() } else { "" };
+        let text = format!("`{target}{before}{{body}}`");
+        let description = format!("The HMAC-SHA256 of {text} in {spelled}; a prefix `sha256=` is fine.{transition} Exactly once.");
         let mut schemes = vec![by_header(header, &description)];
         if let Some(name) = api_key_header {
             schemes.push(by_header(name, "An API key, from callers that cannot sign. Without a signature beside it."));

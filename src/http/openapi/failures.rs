@@ -55,6 +55,9 @@ pub(super) fn posted() -> Vec<ApiError> {
         ApiError::MethodNotAllowed("POST"),
         ApiError::RequestTimeout,
         ApiError::BodyTooLarge,
+        ApiError::UnsupportedEncoding,
+        ApiError::RateLimited(Duration::from_secs(7)),
+        ApiError::KeyBusy,
         ApiError::Internal(None),
     ]
 }
@@ -158,6 +161,12 @@ fn response(status: u16, failures: &[ApiError], answers: Answers) -> Response {
     if facts.iter().any(|facts| facts.retry_after.is_some()) {
         response = response.header("Retry-After", retry_after());
     }
+    if status == 401 {
+        response = response.header("WWW-Authenticate", challenge());
+    }
+    if failures.iter().any(|failure| matches!(failure, ApiError::UnsupportedEncoding)) {
+        response = response.header("Accept-Encoding", accept_encoding());
+    }
     let allowed = failures.iter().find_map(|failure| if let ApiError::MethodNotAllowed(allowed) = failure { Some(*allowed) } else { None });
     if let Some(allowed) = allowed {
         response = response.header("Allow", allow(allowed));
@@ -168,6 +177,18 @@ fn response(status: u16, failures: &[ApiError], answers: Answers) -> Response {
 fn retry_after() -> Header {
     let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
     HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds after which to try again.")).build()
+}
+
+fn challenge() -> Header {
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(HMAC-SHA256|ApiKey|Bearer) realm="));
+    let description = "What the route takes as a proof, a challenge a line (RFC 9110 section 11.6.1), such as \
+        `HMAC-SHA256 realm=\"cxone-data-action\", header=\"X-CXone-Signature\"`.";
+    HeaderBuilder::new().schema(Some(text)).description(Some(description)).build()
+}
+
+fn accept_encoding() -> Header {
+    let text = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["identity"]));
+    HeaderBuilder::new().schema(Some(text)).description(Some("How a body is sent.")).build()
 }
 
 fn allow(methods: &str) -> Header {

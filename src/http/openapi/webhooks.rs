@@ -9,7 +9,7 @@ use super::failures;
 use super::parts::{self, ANYTHING, Answers};
 use crate::config::{Action, Auth, SigningScheme, WEBHOOK_SIGNATURE_HEADER, Webhook};
 use crate::domain::canonical::pointer;
-use crate::domain::{Encoding, KeySource, Keyring};
+use crate::domain::{Encoding, KeySource, Keyring, SignedTarget};
 use crate::http::data_action::{self, LOOKUP_ANSWER};
 use crate::http::error::ApiError;
 use crate::http::once::REPLAYED_HEADER;
@@ -19,6 +19,8 @@ pub(super) struct Route<'c> {
     pub(super) path: &'c str,
     pub(super) auth: &'c Auth,
     key: &'c KeySource,
+    /// Whether some key that the route takes may not call it.
+    is_limited: bool,
     work: Work,
 }
 
@@ -39,12 +41,12 @@ impl<'c> Route<'c> {
             Action::Genesys { .. } => Work::Genesys,
             Action::Echo => Work::Echo,
         };
-        Self { path: &webhook.path, auth: &webhook.auth, key: &webhook.key, work }
+        Self { path: &webhook.path, auth: &webhook.auth, key: &webhook.key, is_limited: webhook.allowed.is_limited(), work }
     }
 
     /// One that is forwarded.
     pub(super) fn example(auth: &'c Auth, key: &'c KeySource) -> Self {
-        Self { path: "/webhooks/dialog", auth, key, work: Work::Forward }
+        Self { path: "/webhooks/dialog", auth, key, is_limited: true, work: Work::Forward }
     }
 
     pub(super) fn operation(&self) -> Operation {
@@ -119,13 +121,14 @@ impl<'c> Route<'c> {
             KeySource::Header(_) | KeySource::Fields(_) => vec![ApiError::MissingIdempotencyKey],
             KeySource::RawBody | KeySource::CanonicalBody => Vec::new(),
         };
+        let limited = self.is_limited.then_some(ApiError::KeyNotAllowed);
         let worked = match self.work {
             Work::Forward => failures::forwarded(),
             Work::Lookup => failures::looked_up(),
             Work::Genesys => failures::executed(),
             Work::Echo => Vec::new(),
         };
-        [failures::posted(), keyed, failures::once(), worked].into_iter().flatten().collect()
+        [failures::posted(), limited.into_iter().collect(), keyed, failures::once(), worked].into_iter().flatten().collect()
     }
 
     pub(super) fn answers(&self) -> Answers {
@@ -152,6 +155,7 @@ pub(super) fn example() -> (Auth, KeySource) {
         signed_headers: vec![id.clone()],
         timestamp_header: None,
         tolerance: std::time::Duration::ZERO,
+        signed_target: SignedTarget::Off,
         api_key_header: None,
     };
     (Auth::Hmac { scheme, keys: Keyring::unnamed(None) }, KeySource::Header(id))

@@ -24,7 +24,8 @@ async fn the_extension_knows_how_the_service_wants_a_lookup_signed() {
     let plain: &[(&str, &str)] = &[];
     let changed: &[(&str, &str)] =
         &[("CXDA_SIGNING__HEADER", "X-Signed"), ("CXDA_SIGNING__ENCODING", "base64"), ("CXDA_SIGNING__TIMESTAMP_HEADER", "X-Signed-At")];
-    for settings in [plain, changed] {
+    let bound: &[(&str, &str)] = &[("CXDA_SIGNING__SIGNED_TARGET", "require")];
+    for settings in [plain, changed, bound] {
         let service = settings.iter().fold(Setup::on(&database), |setup, (name, value)| setup.set(name, *value)).start().await;
         let extension = scratch_dir();
         let args =
@@ -37,7 +38,8 @@ async fn the_extension_knows_how_the_service_wants_a_lookup_signed() {
         let input = json!({ "customer_ids": id, "tenant_id": text("/tenant") });
         let body = json!({ "action": text("/action"), "input": input }).to_string();
         let (time, time_header) = (unix_now().to_string(), text("/signature/timestampHeader"));
-        let signed = if time_header.is_empty() { body.clone() } else { format!("{time}.{body}") };
+        let target = if known["signature"]["target"] == true { format!("POST {}.", text("/path")) } else { String::new() };
+        let signed = if time_header.is_empty() { format!("{target}{body}") } else { format!("{target}{time}.{body}") };
         let mac = hmac(SECRET, signed.as_bytes());
         let signature = if text("/signature/encoding") == "hex" { hex::encode(mac) } else { BASE64.encode(mac) };
         let path = text("/path");

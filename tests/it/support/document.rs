@@ -26,7 +26,8 @@ static BODIES: LazyLock<BTreeMap<(String, String, String), Validator>> = LazyLoc
 });
 
 /// Headers that are on an answer only where the document says so.
-const OWN_HEADERS: [&str; 5] = ["Allow", "Idempotent-Replayed", "Retry-After", "X-Cache", "X-Request-Id"];
+const OWN_HEADERS: [&str; 7] =
+    ["Accept-Encoding", "Allow", "Idempotent-Replayed", "Retry-After", "WWW-Authenticate", "X-Cache", "X-Request-Id"];
 
 /// The committed document.
 pub(crate) fn document() -> &'static Value {
@@ -47,7 +48,7 @@ pub(crate) fn hold(method: &Method, path: &str, reply: &Reply) {
     let response = &responses[&status];
     assert!(response.is_object(), "an answer that is not told of: {what}");
     let is_own = reply.header("content-type") == Some("application/problem+json");
-    let needed = if is_own { &["Allow", "X-Request-Id"][..] } else { &["X-Request-Id"] };
+    let needed = if is_own { &["Accept-Encoding", "Allow", "WWW-Authenticate", "X-Request-Id"][..] } else { &["X-Request-Id"] };
     for name in OWN_HEADERS {
         match (reply.header(name), &response["headers"][name]) {
             (Some(value), told) => assert!(header(told).is_valid(&typed(told, value)), "{name} {value} is not told of: {what}"),

@@ -32,6 +32,11 @@ export function sign(secret: string, encoding: BinaryToTextEncoding, parts: stri
 	return mac.digest(encoding);
 }
 
+/** What signed text begins with where a signature covers the method and the path, as they are sent. */
+export function target(url: string): string {
+	return `POST ${new URL(url).pathname}.`;
+}
+
 /** Posts until there is an answer to keep, or the time is over. Only for what may arrive twice. */
 export async function call(request: Call): Promise<Outcome> {
 	const end = Date.now() + request.patience;

@@ -15,7 +15,7 @@ pub(super) async fn unproven(target: &Target) -> Verdict {
 
 pub(super) async fn wrongly_proven(target: &Target) -> Verdict {
     let body = target.lookup(&target.sample());
-    let answer = target.send(target.proof.add_wrong(target.unproven(&body), body.as_bytes())).await?;
+    let answer = target.send(target.proof.add_wrong(target.unproven(&body), target.url.path(), body.as_bytes())).await?;
     answer.is_problem(401, "invalid_signature")?;
     Ok(String::new())
 }

@@ -1,5 +1,5 @@
 import { createNodeDescriptor, INodeFunctionBaseParams } from "@cognigy/extension-tools";
-import { call, sign } from "../call";
+import { call, sign, target } from "../call";
 import { LookupService } from "../connections/lookupService";
 import { service } from "../service";
 import { Common, commonFields, keep, millisecondsOf } from "./common";
@@ -45,16 +45,18 @@ export const lookUpCustomers = createNodeDescriptor({
 			...(contactId ? { context: { contactId } } : {}),
 		});
 		const { header, encoding, timestampHeader } = service.signature;
+		const url = service.url + service.path;
 		const headers = (): Record<string, string> => {
 			const time = String(Math.floor(Date.now() / 1000));
-			const signed = timestampHeader ? [time, ".", body] : [body];
+			const timed = timestampHeader ? [time, ".", body] : [body];
+			const signed = service.signature.target ? [target(url), ...timed] : timed;
 			return {
 				[header]: sign(connection.secret, encoding, signed),
 				...(timestampHeader ? { [timestampHeader]: time } : {}),
 				...(connection.keyId ? { [service.keyIdHeader]: connection.keyId } : {}),
 			};
 		};
-		const outcome = await call({ url: service.url + service.path, body, headers, patience: millisecondsOf(common) });
+		const outcome = await call({ url, body, headers, patience: millisecondsOf(common) });
 		keep(cognigy, common, outcome);
 	},
 });

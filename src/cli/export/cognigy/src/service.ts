@@ -10,6 +10,8 @@ export interface Service {
 		encoding: "hex" | "base64";
 		/** Empty where the signature does not cover the time. */
 		timestampHeader: string;
+		/** Whether the signature covers the method and the path. */
+		target: boolean;
 	};
 	webhookSignatureHeader: string;
 }

@@ -1,6 +1,6 @@
 import { createHash } from "crypto";
 import { createNodeDescriptor, INodeFunctionBaseParams } from "@cognigy/extension-tools";
-import { call, sign } from "../call";
+import { call, sign, target } from "../call";
 import { LookupService } from "../connections/lookupService";
 import { service } from "../service";
 import { Common, commonFields, keep, millisecondsOf } from "./common";
@@ -13,6 +13,7 @@ interface Params extends INodeFunctionBaseParams {
 		keyHeader: string;
 		key: string;
 		signatureHeader: string;
+		signTarget?: boolean;
 	};
 }
 
@@ -44,18 +45,27 @@ export const callWebhook = createNodeDescriptor({
 			defaultValue: service.webhookSignatureHeader,
 			params: { required: true },
 		},
+		{
+			key: "signTarget",
+			label: "Sign the path",
+			description: "For a route whose signed_target is accept or require.",
+			type: "toggle",
+			defaultValue: false,
+		},
 		...commonFields("webhook"),
 	],
 	function: async ({ cognigy, config }: INodeFunctionBaseParams) => {
-		const { connection, path, payload, keyHeader, key, signatureHeader, ...common } = config as Params["config"];
+		const { connection, path, payload, keyHeader, key, signatureHeader, signTarget, ...common } = config as Params["config"];
 		const body = typeof payload === "string" ? payload : JSON.stringify(payload);
 		const sent = PLAIN.test(key) ? key : createHash("sha256").update(key, "utf8").digest("hex");
+		const url = service.url + path;
+		const signed = [...(signTarget ? [target(url)] : []), sent, ".", body];
 		const headers = (): Record<string, string> => ({
 			[keyHeader]: sent,
-			[signatureHeader]: sign(connection.secret, "hex", [sent, ".", body]),
+			[signatureHeader]: sign(connection.secret, "hex", signed),
 			...(connection.keyId ? { [service.keyIdHeader]: connection.keyId } : {}),
 		});
-		const outcome = await call({ url: service.url + path, body, headers, patience: millisecondsOf(common) });
+		const outcome = await call({ url, body, headers, patience: millisecondsOf(common) });
 		keep(cognigy, common, outcome);
 	},
 });
