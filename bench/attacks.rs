@@ -3,6 +3,7 @@
 pub(crate) mod body;
 pub(crate) mod corpus;
 pub(crate) mod cost;
+pub(crate) mod load;
 pub(crate) mod mutate;
 pub(crate) mod process;
 pub(crate) mod rank;
@@ -19,6 +20,9 @@ pub(crate) struct AttackOptions {
     /// The service under attack; the one just built where not set.
     #[arg(long)]
     pub(crate) binary: Option<PathBuf>,
+    /// Attack requests a second of the scene strangers.
+    #[arg(long, default_value_t = 200.0)]
+    pub(crate) rate: f64,
     /// The worst bodies shown or sent: for each route, and in the scene worst-bodies for each size.
     #[arg(long, default_value_t = 1)]
     pub(crate) worst: usize,

@@ -30,6 +30,7 @@
 //! hang on to the service.
 //!
 //!     cargo bench --bench load -- worst-bodies [--binary PATH] [--seconds N] [--sizes N,N,...] [--route PATH,...] [--worst N] [--keep]
+//!     cargo bench --bench load -- strangers [--binary PATH] [--rate N] [--worst N] [--route PATH,...] [--rounds N] [--seconds N]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
@@ -48,6 +49,7 @@ mod poison;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_crashes/stage.rs"]
 mod stage;
+mod strangers;
 #[expect(dead_code, unused_imports, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
@@ -95,6 +97,8 @@ enum Scene {
     Import,
     /// Bodies that cost the service the most CPU time.
     WorstBodies,
+    /// Good lookups while such bodies come in.
+    Strangers,
     /// What the scene figures starts beside itself.
     #[value(hide = true)]
     Bare,
@@ -150,7 +154,7 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
-    let is_attack = matches!(options.scene, Scene::WorstBodies);
+    let is_attack = matches!(options.scene, Scene::WorstBodies | Scene::Strangers);
     // The service under attack shares the cores with this process.
     let mut runtime = if is_attack { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if matches!(options.scene, Scene::Figures) {
@@ -175,6 +179,7 @@ async fn run(options: &Options) {
         Scene::Cognigy => cognigy::run(options).await,
         Scene::Import => import::run(options).await,
         Scene::WorstBodies => worst_bodies::run(options).await,
+        Scene::Strangers => strangers::run(options).await,
         Scene::Bare => figures::bare(options).await,
     }
 }
