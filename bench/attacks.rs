@@ -20,6 +20,9 @@ pub(crate) struct AttackOptions {
     /// The service under attack; the one just built where not set.
     #[arg(long)]
     pub(crate) binary: Option<PathBuf>,
+    /// The service that a lone tenant's throughput is compared with, in the scene tenants.
+    #[arg(long)]
+    pub(crate) peer_binary: Option<PathBuf>,
     /// Attack requests a second of the scene strangers.
     #[arg(long, default_value_t = 200.0)]
     pub(crate) rate: f64,

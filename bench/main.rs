@@ -31,6 +31,7 @@
 //!
 //!     cargo bench --bench load -- worst-bodies [--binary PATH] [--seconds N] [--sizes N,N,...] [--route PATH,...] [--worst N] [--keep]
 //!     cargo bench --bench load -- strangers [--binary PATH] [--rate N] [--worst N] [--route PATH,...] [--rounds N] [--seconds N]
+//!     cargo bench --bench load -- tenants [--binary PATH] [--peer-binary PATH] [--rounds N] [--seconds N]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
@@ -54,6 +55,7 @@ mod strangers;
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 mod table;
+mod tenants;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_scale.rs"]
 mod webhook_scale;
@@ -99,6 +101,8 @@ enum Scene {
     WorstBodies,
     /// Good lookups while such bodies come in.
     Strangers,
+    /// Tenants beside one that floods.
+    Tenants,
     /// What the scene figures starts beside itself.
     #[value(hide = true)]
     Bare,
@@ -154,7 +158,7 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
-    let is_attack = matches!(options.scene, Scene::WorstBodies | Scene::Strangers);
+    let is_attack = matches!(options.scene, Scene::WorstBodies | Scene::Strangers | Scene::Tenants);
     // The service under attack shares the cores with this process.
     let mut runtime = if is_attack { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if matches!(options.scene, Scene::Figures) {
@@ -180,6 +184,7 @@ async fn run(options: &Options) {
         Scene::Import => import::run(options).await,
         Scene::WorstBodies => worst_bodies::run(options).await,
         Scene::Strangers => strangers::run(options).await,
+        Scene::Tenants => tenants::run(options).await,
         Scene::Bare => figures::bare(options).await,
     }
 }
