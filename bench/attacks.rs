@@ -38,4 +38,13 @@ pub(crate) struct AttackOptions {
     /// Adds the mutants that cost more than every known body to the corpus.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Sockets of each kind in the scene sockets.
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) sockets: usize,
+    /// The service's soft limit of descriptors in the scene sockets.
+    #[arg(long, default_value_t = 1_024)]
+    pub(crate) nofile: u32,
+    /// Kinds of sockets, by name; all where none is named.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) kind: Vec<String>,
 }

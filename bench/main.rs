@@ -32,6 +32,7 @@
 //!     cargo bench --bench load -- worst-bodies [--binary PATH] [--seconds N] [--sizes N,N,...] [--route PATH,...] [--worst N] [--keep]
 //!     cargo bench --bench load -- strangers [--binary PATH] [--rate N] [--worst N] [--route PATH,...] [--rounds N] [--seconds N]
 //!     cargo bench --bench load -- tenants [--binary PATH] [--peer-binary PATH] [--rounds N] [--seconds N]
+//!     cargo bench --bench load -- sockets [--binary PATH] [--sockets N] [--nofile N] [--kind NAME,...] [--seconds N]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
@@ -47,6 +48,7 @@ mod kills;
 mod once;
 mod outages;
 mod poison;
+mod sockets;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_crashes/stage.rs"]
 mod stage;
@@ -103,6 +105,8 @@ enum Scene {
     Strangers,
     /// Tenants beside one that floods.
     Tenants,
+    /// Good lookups while thousands of sockets are held open.
+    Sockets,
     /// What the scene figures starts beside itself.
     #[value(hide = true)]
     Bare,
@@ -158,7 +162,7 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
-    let is_attack = matches!(options.scene, Scene::WorstBodies | Scene::Strangers | Scene::Tenants);
+    let is_attack = matches!(options.scene, Scene::WorstBodies | Scene::Strangers | Scene::Tenants | Scene::Sockets);
     // The service under attack shares the cores with this process.
     let mut runtime = if is_attack { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if matches!(options.scene, Scene::Figures) {
@@ -185,6 +189,7 @@ async fn run(options: &Options) {
         Scene::WorstBodies => worst_bodies::run(options).await,
         Scene::Strangers => strangers::run(options).await,
         Scene::Tenants => tenants::run(options).await,
+        Scene::Sockets => sockets::run(options).await,
         Scene::Bare => figures::bare(options).await,
     }
 }
