@@ -59,7 +59,7 @@ pub(crate) struct Choice {
     plot: Option<PathBuf>,
     /// Where the log of the measured services goes, which is thrown away otherwise.
     #[arg(long)]
-    log: Option<PathBuf>,
+    pub(crate) log: Option<PathBuf>,
     /// What the bare route answers.
     #[arg(long, hide = true)]
     body: Option<PathBuf>,

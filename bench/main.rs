@@ -23,9 +23,20 @@
 //! And of a file of customers, beside Postgres' own `\copy`.
 //!
 //!     cargo bench --bench load -- import [--customers N] [--rounds N]
+//!
+//! And of attacks, against the service of `--binary PATH` (the one just built where not set), so that one bench measures a change
+//! before and after. Which bodies cost the most CPU, found by mutation from `bench/corpus/`; good answers while the worst of them
+//! come in; tenants beside one that floods, and a lone tenant's throughput beside a peer's; good answers while thousands of sockets
+//! hang on to the service.
+//!
+//!     cargo bench --bench load -- worst-bodies [--binary PATH] [--seconds N] [--sizes N,N,...] [--route PATH,...] [--worst N] [--keep]
+//!     cargo bench --bench load -- strangers [--binary PATH] [--rate N] [--worst N] [--route PATH,...] [--rounds N] [--seconds N]
+//!     cargo bench --bench load -- tenants [--binary PATH] [--peer-binary PATH] [--rounds N] [--seconds N]
+//!     cargo bench --bench load -- sockets [--binary PATH] [--sockets N] [--nofile N] [--kind NAME,...] [--seconds N]
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that panics has failed, which is its purpose")]
 
+mod attacks;
 mod client;
 mod cognigy;
 mod coherence;
@@ -37,17 +48,21 @@ mod kills;
 mod once;
 mod outages;
 mod poison;
+mod sockets;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_crashes/stage.rs"]
 mod stage;
+mod strangers;
 #[expect(dead_code, unused_imports, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 mod table;
+mod tenants;
 #[expect(dead_code, reason = "made for the tests, and shared as it is")]
 #[path = "../tests/it/webhook_scale.rs"]
 mod webhook_scale;
 mod webhooks;
+mod worst_bodies;
 
 use std::time::Duration;
 
@@ -84,6 +99,14 @@ enum Scene {
     Cognigy,
     /// A file of customers, beside `psql \copy`.
     Import,
+    /// Bodies that cost the service the most CPU time.
+    WorstBodies,
+    /// Good lookups while such bodies come in.
+    Strangers,
+    /// Tenants beside one that floods.
+    Tenants,
+    /// Good lookups while thousands of sockets are held open.
+    Sockets,
     /// What the scene figures starts beside itself.
     #[value(hide = true)]
     Bare,
@@ -110,7 +133,8 @@ struct Options {
     /// Requests of each round, where seconds do not say how long it is.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// Rounds of the scenes figures, coherence, webhooks, genesys, cognigy and import (twice as many: half of them in the other order).
+    /// Rounds of the scenes figures, coherence, webhooks, genesys, cognigy, strangers, tenants and import (twice as many: half of them
+    /// in the other order).
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The idempotency store of the scenes once, kills and genesys; both where none is named.
@@ -120,7 +144,8 @@ struct Options {
     #[arg(long, default_value_t = 100)]
     times: usize,
     /// Seconds of each round of the scene figures (3 where not set), of each run of coherence (9) and poison (30), of each phase
-    /// of the scene cognigy (60), and of the storm in the scene genesys (30).
+    /// of the scene cognigy (60), of the storm in the scene genesys (30), of the search in worst-bodies (60), of each round of strangers
+    /// and tenants (8), and of the wait for sockets of each kind (90).
     #[arg(long)]
     seconds: Option<u32>,
     /// Settings of the service under load, as `NAME=VALUE`.
@@ -128,6 +153,8 @@ struct Options {
     set: Vec<String>,
     #[command(flatten)]
     figures: figures::Choice,
+    #[command(flatten)]
+    attacks: attacks::AttackOptions,
     /// cargo says so.
     #[arg(long, hide = true)]
     bench: bool,
@@ -135,7 +162,9 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
-    let mut runtime = Builder::new_multi_thread();
+    let is_attack = matches!(options.scene, Scene::WorstBodies | Scene::Strangers | Scene::Tenants | Scene::Sockets);
+    // The service under attack shares the cores with this process.
+    let mut runtime = if is_attack { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if matches!(options.scene, Scene::Figures) {
         // Callers are other machines' work, so they shall be in nobody's way here: with a thread of theirs on each of two cores,
         // answers from a cache were 64,000 a second in place of 92,000, with 165,000 and 155,000 of the bare route.
@@ -157,6 +186,10 @@ async fn run(options: &Options) {
         Scene::Genesys => genesys::run(options).await,
         Scene::Cognigy => cognigy::run(options).await,
         Scene::Import => import::run(options).await,
+        Scene::WorstBodies => worst_bodies::run(options).await,
+        Scene::Strangers => strangers::run(options).await,
+        Scene::Tenants => tenants::run(options).await,
+        Scene::Sockets => sockets::run(options).await,
         Scene::Bare => figures::bare(options).await,
     }
 }
