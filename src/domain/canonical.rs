@@ -4,11 +4,12 @@
 //! The text is read once, and the work is linear in its length whatever it holds: it comes from callers.
 
 mod number;
+mod object;
 mod reader;
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use reader::Reader;
@@ -59,22 +60,17 @@ impl fmt::Display for Ambiguity {
     }
 }
 
-/// The value of a JSON text that means one thing only.
+/// The canonical form of a JSON text.
 ///
 /// # Errors
 /// [`Unclear::NotJson`], or the first ambiguity in the order of the text.
-pub fn unambiguous(json: &[u8]) -> Result<Value, Unclear> {
-    Reader::new(document(json)?).read()
-}
-
-/// The canonical form of a value.
-pub fn serialize(value: &Value) -> Result<String, Unclear> {
-    serde_json_canonicalizer::to_string(value).map_err(|_| Unclear::At { pointer: String::new(), why: Ambiguity::Unreadable })
-}
-
-/// The canonical form of a JSON text.
 pub fn canonical(json: &[u8]) -> Result<String, Unclear> {
-    serialize(&unambiguous(json)?)
+    Reader::new(document(json)?).canonical()
+}
+
+/// The members of a canonical object, each with its value in canonical form; `None` where the text is no object.
+pub fn members(canonical: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    Reader::new(canonical).members()
 }
 
 /// The canonical form of the value at a place, given by the member names and indices that lead there; `None` where the place is
@@ -114,6 +110,23 @@ mod tests {
 
     fn of(json: &str) -> Result<String, Unclear> {
         canonical(json.as_bytes())
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        let scalar = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i32>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            "[\\x00-\\x{10FFFF}]{0,6}".prop_map(Into::into),
+        ];
+        scalar.prop_recursive(4, 64, 24, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                proptest::collection::hash_map("[a\"\\\\é\\x{E000}\\x{1F600}]{0,3}", inner, 0..24)
+                    .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            ]
+        })
     }
 
     fn refused(json: &str) -> Option<(String, Ambiguity)> {
@@ -212,6 +225,13 @@ mod tests {
             }
             let text = of(&format!("{double:e}"));
             prop_assert_eq!(text.ok().and_then(|text| text.parse::<f64>().ok()), Some(double));
+        }
+
+        #[test]
+        fn any_value_comes_out_as_an_independent_implementation_writes_it(value in value(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+            let expected = serde_json_canonicalizer::to_string(&value).map_err(|_| Unclear::NotJson);
+            prop_assert_eq!(of(&text.unwrap_or_default()), expected);
         }
 
         #[test]

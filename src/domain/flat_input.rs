@@ -1,9 +1,8 @@
 //! The input of a data action of Genesys Cloud: a JSON object whose values are scalars.
 
 use bytes::Bytes;
-use serde_json::Value;
 
-use super::canonical::{Unclear, serialize, unambiguous};
+use super::canonical::{Unclear, canonical, members};
 
 /// The most members that [`NotFlat::Nested`] names.
 const MAX_NAMED: usize = 20;
@@ -29,14 +28,13 @@ pub enum NotFlat {
 impl FlatInput {
     /// Reads a body.
     pub fn parse(body: Bytes) -> Result<Self, NotFlat> {
-        let value = unambiguous(&body).map_err(NotFlat::Unclear)?;
-        let Value::Object(members) = &value else { return Err(NotFlat::NotAnObject) };
-        let nested = members.iter().filter(|(_, value)| value.is_object() || value.is_array());
-        let nested: Vec<_> = nested.map(|(name, _)| name.clone()).take(MAX_NAMED).collect();
+        let canonical = canonical(&body).map_err(NotFlat::Unclear)?;
+        let members = members(&canonical).ok_or(NotFlat::NotAnObject)?;
+        let nested = members.into_iter().filter(|(_, value)| value.starts_with(['{', '[']));
+        let nested: Vec<_> = nested.map(|(name, _)| name.into_owned()).take(MAX_NAMED).collect();
         if !nested.is_empty() {
             return Err(NotFlat::Nested(nested));
         }
-        let canonical = serialize(&value).map_err(NotFlat::Unclear)?;
         Ok(Self { bytes: body, canonical })
     }
 

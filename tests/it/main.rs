@@ -69,3 +69,4 @@ mod webhook_keys;
 mod webhook_scale;
 mod webhook_settings;
 mod webhook_statuses;
+mod work;

@@ -9,6 +9,19 @@ const SAFE_DIGITS: usize = 15;
 /// Powers of ten between which [`SAFE_DIGITS`] are safe: outside, doubles are subnormal or infinite.
 const SAFE_POWERS: std::ops::RangeInclusive<i64> = -307..=307;
 
+/// Writes a number in canonical form (RFC 8785 section 3.2.2.3); `None` where a double cannot hold it.
+pub(super) fn write(number: &str, output: &mut String) -> Option<()> {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let is_whole = digits.len() <= SAFE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_whole && digits != "0" {
+        output.push_str(number);
+    } else {
+        // `-0` is 0.
+        output.push_str(ryu_js::Buffer::new().format_finite(exact(number)? + 0.0));
+    }
+    Some(())
+}
+
 /// The double that a number of a JSON text stands for; `None` where a double cannot hold it. It holds a number that is a print of
 /// that double, the shortest or that of 17 digits, or a whole number below 2^128 that is the double's very value. So two numbers
 /// that become one double are prints of it.

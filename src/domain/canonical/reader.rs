@@ -3,9 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::map::Entry;
-use serde_json::{Map, Number, Value};
-
+use super::object::Object;
 use super::{Ambiguity, Unclear, number, pointer};
 
 /// Levels of arrays and objects, as many as `serde_json` reads.
@@ -32,16 +30,34 @@ impl<'j> Reader<'j> {
         Self { text: json, at: 0, path: Vec::new() }
     }
 
-    /// The whole text as a value, or its first ambiguity.
-    pub(super) fn read(mut self) -> Result<Value, Unclear> {
-        self.value().map_err(|why| {
+    /// The whole text in canonical form, or its first ambiguity.
+    pub(super) fn canonical(mut self) -> Result<String, Unclear> {
+        let mut output = String::with_capacity(self.text.len());
+        self.value(&mut output).map_err(|why| {
             let names = self.path.iter().map(|step| match step {
                 Step::Member(token) => Cow::Owned(decode(token).map_or_else(|_| (*token).to_owned(), Cow::into_owned)),
                 Step::Item(index) => Cow::<str>::Owned(index.to_string()),
             });
             let names: Vec<_> = names.collect();
             Unclear::At { pointer: pointer(names.iter().map(|name| &**name)), why }
-        })
+        })?;
+        Ok(output)
+    }
+
+    /// The members of an object, each with the text of its value; `None` where the text is none.
+    pub(super) fn members(mut self) -> Option<Vec<(Cow<'j, str>, &'j str)>> {
+        let mut members = Vec::new();
+        if self.peek() != Some(b'{') {
+            return None;
+        }
+        self.at += 1;
+        while self.peek() == Some(b'"') {
+            let name = decode(self.string()).ok()?;
+            self.skip(b':');
+            members.push((name, self.skip_value()));
+            self.skip(b',');
+        }
+        Some(members)
     }
 
     /// The text of the value that a path of member names and indices leads to. An error says how many steps of the path lead to
@@ -59,52 +75,58 @@ impl<'j> Reader<'j> {
         Ok(Some(self.skip_value()))
     }
 
-    fn value(&mut self) -> Result<Value, Ambiguity> {
+    fn value(&mut self, output: &mut String) -> Result<(), Ambiguity> {
         if self.path.len() > MAX_DEPTH {
             self.path.truncate(1);
             return Err(Ambiguity::Unreadable);
         }
         match self.peek() {
-            Some(b'{') => self.object(),
-            Some(b'[') => self.array(),
-            Some(b'"') => Ok(Value::String(decode(self.string())?.into_owned())),
-            Some(b't' | b'f') => Ok(Value::Bool(self.word() == "true")),
-            Some(b'n') => {
-                self.word();
-                Ok(Value::Null)
-            }
-            _ => number::exact(self.word()).and_then(Number::from_f64).map(Value::Number).ok_or(Ambiguity::InexactNumber),
+            Some(b'{') => return self.object(output),
+            Some(b'[') => return self.array(output),
+            Some(b'"') => write_string(self.string(), output)?,
+            Some(b't' | b'f' | b'n') => output.push_str(self.word()),
+            _ => number::write(self.word(), output).ok_or(Ambiguity::InexactNumber)?,
         }
+        Ok(())
     }
 
-    fn object(&mut self) -> Result<Value, Ambiguity> {
-        let mut members = Map::new();
+    fn object(&mut self, output: &mut String) -> Result<(), Ambiguity> {
         self.at += 1;
+        let mut object = Object::begin(output);
         while self.peek() == Some(b'"') {
             let token = self.string();
-            let name = decode(token)?.into_owned();
+            let name = decode(token)?;
             self.path.push(Step::Member(token));
-            let Entry::Vacant(member) = members.entry(name) else { return Err(Ambiguity::DuplicateMember) };
+            object.member(name, output)?;
+            write_string(token, output)?;
+            output.push(':');
             self.skip(b':');
-            member.insert(self.value()?);
+            self.value(output)?;
             self.path.pop();
             self.skip(b',');
         }
         self.skip(b'}');
-        Ok(Value::Object(members))
+        object.end(output);
+        Ok(())
     }
 
-    fn array(&mut self) -> Result<Value, Ambiguity> {
-        let mut items = Vec::new();
+    fn array(&mut self, output: &mut String) -> Result<(), Ambiguity> {
         self.at += 1;
+        output.push('[');
+        let mut index = 0;
         while self.peek().is_some_and(|byte| byte != b']') {
-            self.path.push(Step::Item(items.len()));
-            items.push(self.value()?);
+            if index > 0 {
+                output.push(',');
+            }
+            self.path.push(Step::Item(index));
+            self.value(output)?;
             self.path.pop();
             self.skip(b',');
+            index += 1;
         }
         self.skip(b']');
-        Ok(Value::Array(items))
+        output.push(']');
+        Ok(())
     }
 
     /// Where the value of an object's member begins. The whole object is read: the member may be there twice.
@@ -214,6 +236,16 @@ fn decode(token: &str) -> Result<Cow<'_, str>, Ambiguity> {
     } else {
         Ok(Cow::Borrowed(text))
     }
+}
+
+/// Writes a string in canonical form. It is in it already where nothing is escaped.
+fn write_string(token: &str, output: &mut String) -> Result<(), Ambiguity> {
+    match decode(token)? {
+        Cow::Borrowed(_) => output.push_str(token),
+        // RFC 8785 section 3.2.2.2 escapes as `serde_json` does: what must be, and as shortly as can be.
+        Cow::Owned(text) => output.push_str(&serde_json::to_string(&text).map_err(|_| Ambiguity::Unreadable)?),
+    }
+    Ok(())
 }
 
 /// An index as RFC 6901 section 4 spells it: without a sign, and without zeros before it.

@@ -1,6 +1,7 @@
 //! What is usually done to a body between signing and sending. Nothing here grows with more than the body's length.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use percent_encoding::percent_decode_str;
@@ -137,7 +138,10 @@ fn escaped(text: &str) -> String {
         if letter.is_ascii() {
             escaped.push(letter);
         } else {
-            escaped.extend(letter.encode_utf16(&mut [0; 2]).iter().flat_map(|unit| format!("\\u{unit:04x}").into_bytes()).map(char::from));
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                // A text takes all that is written to it.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
         }
     }
     escaped

@@ -172,8 +172,17 @@ fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Re
         fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
             Ok(None)
         }
+
+        fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+            Err(unexpected_string())
+        }
     }
     deserializer.deserialize_any(Object(std::marker::PhantomData))
+}
+
+/// In place of serde's own error, which holds the whole string with every letter looked at.
+fn unexpected_string<E: de::Error>() -> E {
+    E::custom("a string where none is expected")
 }
 
 /// The ids, `None` for one that names nobody: of a list, or of one string with commas, since an input of Genesys cannot be a list.
@@ -273,8 +282,12 @@ impl<'de> Deserialize<'de> for Context {
                 while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
                 Ok(Context(members))
             }
+
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<Context, E> {
+                Err(unexpected_string())
+            }
         }
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_any(Members)
     }
 }
 
