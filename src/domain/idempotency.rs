@@ -209,11 +209,12 @@ impl IdempotencyKey {
 pub struct ActionId(String);
 
 impl ActionId {
-    /// `None` where it is empty, longer than 128 bytes, holds a control character, or would lead elsewhere as a part of a path: a
-    /// separator is sent encoded, but a proxy on the way may decode it.
+    /// `None` where it is empty, longer than 128 bytes, holds a control character, or would lead elsewhere as a part of a path: its
+    /// separators are sent encoded, but a proxy on the way may decode them.
     pub fn parse(text: &str) -> Option<Self> {
-        let plain = !text.is_empty() && text.len() <= 128 && !text.contains(|sign: char| sign.is_control() || sign == '/' || sign == '\\');
-        (plain && text != "." && text != "..").then(|| Self(text.to_owned()))
+        let plain = !text.is_empty() && text.len() <= 128 && !text.chars().any(char::is_control);
+        let leads_elsewhere = text.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."));
+        (plain && !leads_elsewhere).then(|| Self(text.to_owned()))
     }
 
     /// As it is named.

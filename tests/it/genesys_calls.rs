@@ -60,11 +60,14 @@ async fn an_action_id_stays_one_segment_of_the_path_whatever_it_is_made_of() {
         assert_eq!(scene.genesys.api.requests().last().unwrap().path, path_of(plain));
     }
     let encoded = [
+        "a%2Fb",
+        "%2F",
         "a%20b",
         "a%3Fb%23c",
         "a%25b",
         "a%252Fb",
         "%252e%252e",
+        "a%5Cb",
         "%C3%A9%F0%9F%98%80",
         "a%22%3C%3E%7B%7D",
         "a;b=c",
@@ -99,7 +102,23 @@ async fn an_action_id_is_the_same_however_it_is_spelled() {
 async fn what_is_no_action_id_is_refused() {
     let scene = Scene::new().await;
     let (long, long_once_decoded) = ("x".repeat(129), "%C3%A9".repeat(65));
-    for id in [".", "..", "%2e", "%2E%2E", ".%2e", "%00", "a%0Ab", "a%0D%0Ab", "%7F", "%C2%85", "%FF", "%C3", &long, &long_once_decoded] {
+    let elsewhere = ["..%2f..%2fusers", "..%2F..%2Fadmin", "%2E%2E%2Fx", "x%2F..", "..%5Cx", "x%2F.%2Fy"];
+    for id in elsewhere.into_iter().chain([
+        ".",
+        "..",
+        "%2e",
+        "%2E%2E",
+        ".%2e",
+        "%00",
+        "a%0Ab",
+        "a%0D%0Ab",
+        "%7F",
+        "%C2%85",
+        "%FF",
+        "%C3",
+        &long,
+        &long_once_decoded,
+    ]) {
         let reply = scene.service.open(id, "{}").await.reply().await;
         let seen = scene.genesys.api.requests().pop().map(|call| call.path);
         assert_eq!(seen, None, "{id} was sent");
@@ -242,15 +261,15 @@ async fn a_login_that_points_elsewhere_tells_nobody_the_secret() {
 async fn where_an_execution_is_asked_for_is_a_setting() {
     let genesys = Genesys::start();
     for (base, template, path) in [
-        ("", "/api/v2/integrations/actions/{action_id}/execute", path_of("a%20b")),
-        ("/", "/v9/{action_id}", "/v9/a%20b".to_owned()),
-        ("/prefix", "/x/{action_id}/run", "/prefix/x/a%20b/run".to_owned()),
-        ("/pre/fix/", "/{action_id}", "/pre/fix/a%20b".to_owned()),
+        ("", "/api/v2/integrations/actions/{action_id}/execute", path_of("a%2Fb")),
+        ("/", "/v9/{action_id}", "/v9/a%2Fb".to_owned()),
+        ("/prefix", "/x/{action_id}/run", "/prefix/x/a%2Fb/run".to_owned()),
+        ("/pre/fix/", "/{action_id}", "/pre/fix/a%2Fb".to_owned()),
     ] {
         let database = Database::new().await;
         let setup = Setup::on(&database).genesys(&genesys).member("STORE", "memory").member("EXECUTE_PATH", template);
         let service = setup.member("BASE_URL", &format!("{}{base}", genesys.url())).start().await;
-        assert_eq!(send(service.action("a%20b", "{}")).await.status, 200);
+        assert_eq!(send(service.action("a%2Fb", "{}")).await.status, 200);
         assert_eq!(genesys.api.requests().last().unwrap().path, path);
     }
 }

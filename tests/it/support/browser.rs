@@ -114,7 +114,9 @@ impl Browser {
         let events = log.as_array().expect("a log").iter().map(|entry| entry["message"].as_str().expect("an event"));
         let events = events.map(|event| serde_json::from_str::<Value>(event).expect("JSON")["message"].take());
         let sent = events.filter(|event| event["method"].as_str().is_some_and(|method| method.starts_with("Network.requestWillBeSent")));
-        let own = |sent: &Value| sent["documentURL"].as_str().is_some_and(|page| page.starts_with("chrome:"));
+        let own = |sent: &Value| {
+            sent["documentURL"].as_str().is_some_and(|page| page.starts_with("chrome:") || page.starts_with("chrome-untrusted:"))
+        };
         sent.map(|mut event| event["params"].take()).filter(|sent| !own(sent)).collect()
     }
 }
