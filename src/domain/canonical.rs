@@ -221,7 +221,7 @@ mod tests {
             let double = f64::from_bits(bits);
             prop_assume!(double.is_finite());
             for text in [format!("{double:e}"), format!("{double:.16e}"), format!("{double}")] {
-                prop_assert_eq!(number::exact(&text), Some(double), "{}", text);
+                prop_assert_eq!(number::tests::exact(&text), Some(double), "{}", text);
             }
             let text = of(&format!("{double:e}"));
             prop_assert_eq!(text.ok().and_then(|text| text.parse::<f64>().ok()), Some(double));

@@ -67,8 +67,12 @@ pub struct Connection {
     is_closed: AtomicBool,
     /// Requests whose answer is not made yet.
     requests: AtomicUsize,
+    /// Whether a request's body is being read.
+    reads_body: AtomicBool,
     /// Whether an answer was made since the last flush.
     is_unflushed: AtomicBool,
+    /// Whether a request waits for that flush.
+    is_awaited: AtomicBool,
     idle_since: AtomicU64,
     /// Since when the client has taken no byte of what it is sent; [`UNSET`] where nothing waits for it.
     stalled_since: AtomicU64,
@@ -99,7 +103,9 @@ impl Connections {
             is_proven: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
+            reads_body: AtomicBool::new(false),
             is_unflushed: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
             idle_since: AtomicU64::new(self.now()),
             stalled_since: AtomicU64::new(UNSET),
             closing: AtomicWaker::new(),
@@ -192,14 +198,28 @@ impl Connection {
     /// Begins a request, once the answer before it is sent: a client that takes no answers has no more than one made.
     pub(super) async fn begin_request(&self) -> OpenRequest<'_> {
         std::future::poll_fn(|context| self.poll_flushed(context)).await;
+        self.is_awaited.store(false, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         OpenRequest(self)
+    }
+
+    /// Lets the body of a request be read, until the guard is dropped.
+    pub(super) fn read_body(&self) -> OpenBody<'_> {
+        self.reads_body.store(true, Ordering::Relaxed);
+        OpenBody(self)
+    }
+
+    /// Whether the next bytes are wanted. The server decodes all requests that it has read, so none are read ahead.
+    fn is_reading(&self) -> bool {
+        let has_request = self.requests.load(Ordering::Relaxed) > 0 || self.is_awaited.load(Ordering::Relaxed);
+        !has_request || self.reads_body.load(Ordering::Relaxed)
     }
 
     fn poll_flushed(&self, context: &mut Context<'_>) -> Poll<()> {
         if !self.is_unflushed.load(Ordering::Relaxed) {
             return Poll::Ready(());
         }
+        self.is_awaited.store(true, Ordering::Relaxed);
         self.flushed.register(context.waker());
         if self.is_unflushed.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -247,5 +267,14 @@ impl Drop for OpenRequest<'_> {
     fn drop(&mut self) {
         self.0.is_unflushed.store(true, Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that is being read.
+pub(super) struct OpenBody<'c>(&'c Connection);
+
+impl Drop for OpenBody<'_> {
+    fn drop(&mut self) {
+        self.0.reads_body.store(false, Ordering::Relaxed);
     }
 }

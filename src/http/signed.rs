@@ -11,6 +11,7 @@ use actix_web::web::{Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpRequest};
 use futures_util::StreamExt;
 
+use super::connections::Connection;
 use super::error::ApiError;
 use super::proof::Proof;
 use super::{Bounds, limits, proof, request};
@@ -42,7 +43,7 @@ impl FromRequest for Proven {
 async fn prove(request: &HttpRequest, payload: Payload) -> Result<(&SigningKey, Bytes), ApiError> {
     let settings = (request.app_data::<Data<SigningScheme>>(), request.app_data::<Data<Keyring>>());
     let (Some(scheme), Some(keys)) = settings else { return Err(ApiError::Internal(None)) };
-    let body = read_body(request.headers(), payload, bounds(request)?).await?;
+    let body = read_body(request, payload, bounds(request)?).await?;
     let key = proof::prove(request, &body, Proof::by_scheme(request, &body, scheme), keys).await?;
     limits::admit(request, key)?;
     Ok((key, body))
@@ -108,7 +109,9 @@ fn is_plain(headers: &HeaderMap) -> bool {
 }
 
 /// The raw body, at most so long and at the latest by its deadline.
-pub(super) async fn read_body(headers: &HeaderMap, mut payload: Payload, bounds: &Bounds) -> Result<Bytes, ApiError> {
+pub(super) async fn read_body(request: &HttpRequest, mut payload: Payload, bounds: &Bounds) -> Result<Bytes, ApiError> {
+    let headers = request.headers();
+    let _open = Connection::of(request).map(Connection::read_body);
     if !is_plain(headers) {
         return Err(ApiError::UnsupportedEncoding);
     }

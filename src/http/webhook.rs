@@ -84,7 +84,7 @@ impl FromRequest for Delivery {
         Box::pin(async move {
             let webhook = request.app_data::<Data<Webhook>>().ok_or(ApiError::Internal(None))?;
             let headers = request.headers();
-            let body = read_body(headers, payload, bounds(&request)?).await?;
+            let body = read_body(&request, payload, bounds(&request)?).await?;
             let (proof, keys) = auth::proof(&request, &body, &webhook.auth);
             let caller = prove(&request, &body, proof, keys).await?.clone();
             limits::admit(&request, &caller)?;

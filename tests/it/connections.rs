@@ -180,6 +180,23 @@ async fn a_client_that_takes_no_answers_gets_few_made_and_is_closed() {
 }
 
 #[tokio::test]
+async fn requests_are_not_read_ahead_of_answers_that_are_not_taken() {
+    let database = Database::new().await;
+    let service = Setup::on(&database).start().await;
+    let resident = async || service.metrics().await.sum("process_resident_memory_bytes", &[]);
+    let before = resident().await;
+    let mut streams = Vec::new();
+    let requests = STRANGER.repeat(5_000);
+    for _ in 0..20 {
+        let mut stream = connect_narrowly(&service);
+        let _sent = timeout(Duration::from_millis(100), stream.write_all(&requests)).await;
+        streams.push(stream);
+    }
+    let taken = (resident().await - before) / 20.0;
+    assert!(taken < 500_000.0, "{taken} bytes for a connection");
+}
+
+#[tokio::test]
 async fn a_client_that_pipelines_and_takes_its_answers_gets_all_of_them_in_order() {
     let database = Database::new().await;
     let service = Setup::on(&database).start().await;

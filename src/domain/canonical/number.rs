@@ -1,5 +1,7 @@
 //! Which numbers of a JSON text a double holds (IEEE 754 binary64), at a cost that is linear in the number's length.
 
+use std::fmt::Write as _;
+
 /// Digits that tell every double from every other.
 const MAX_DIGITS: usize = 17;
 
@@ -9,34 +11,16 @@ const SAFE_DIGITS: usize = 15;
 /// Powers of ten between which [`SAFE_DIGITS`] are safe: outside, doubles are subnormal or infinite.
 const SAFE_POWERS: std::ops::RangeInclusive<i64> = -307..=307;
 
-/// Writes a number in canonical form (RFC 8785 section 3.2.2.3); `None` where a double cannot hold it.
+/// Writes a number in canonical form (RFC 8785 section 3.2.2.3, ECMA-262 section 6.1.6.1.20); `None` where a double cannot hold it.
 pub(super) fn write(number: &str, output: &mut String) -> Option<()> {
-    let digits = number.strip_prefix('-').unwrap_or(number);
-    let is_whole = digits.len() <= SAFE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if is_whole && digits != "0" {
-        output.push_str(number);
+    let decimal = Decimal::read(number);
+    if decimal.is_safe() {
+        // No shorter number is the same double, so its digits are those that ECMAScript prints.
+        decimal.write(number.starts_with('-'), output);
     } else {
-        // `-0` is 0.
-        output.push_str(ryu_js::Buffer::new().format_finite(exact(number)? + 0.0));
+        output.push_str(ryu_js::Buffer::new().format_finite(decimal.exact(number)?));
     }
     Some(())
-}
-
-/// The double that a number of a JSON text stands for; `None` where a double cannot hold it. It holds a number that is a print of
-/// that double, the shortest or that of 17 digits, or a whole number below 2^128 that is the double's very value. So two numbers
-/// that become one double are prints of it.
-pub(super) fn exact(number: &str) -> Option<f64> {
-    let decimal = Decimal::read(number);
-    if decimal.len > MAX_DIGITS {
-        return decimal.whole(number);
-    }
-    let double: f64 = number.parse().ok()?;
-    if decimal.is_safe() {
-        return Some(double);
-    }
-    let is_print = |print: &str| Decimal::read(print) == decimal;
-    let holds = double.is_finite() && (is_print(&format!("{double:e}")) || is_print(&format!("{double:.16e}")));
-    holds.then_some(double)
 }
 
 /// A number without its sign, as its significant digits: from the first to the last that is not zero.
@@ -80,9 +64,67 @@ impl Decimal {
         decimal
     }
 
+    /// The double that a number stands for; `None` where a double cannot hold it. It holds a number that is a print of that double,
+    /// the shortest or that of 17 digits, or a whole number below 2^128 that is the double's very value. So two numbers that become
+    /// one double are prints of it.
+    fn exact(&self, number: &str) -> Option<f64> {
+        if self.len > MAX_DIGITS {
+            return self.whole(number);
+        }
+        let double: f64 = number.parse().ok()?;
+        if self.is_safe() {
+            return Some(double);
+        }
+        let is_print = |print: &str| Self::read(print) == *self;
+        let holds = double.is_finite() && (is_print(&format!("{double:e}")) || is_print(&format!("{double:.16e}")));
+        holds.then_some(double)
+    }
+
+    /// Writes a safe decimal as ECMAScript does.
+    fn write(&self, is_negative: bool, output: &mut String) {
+        let digits: [u8; MAX_DIGITS] = self.digits.map(|digit| digit + b'0');
+        let digits = digits.get(..self.len).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default();
+        if digits.is_empty() {
+            // `-0` is 0.
+            return output.push('0');
+        }
+        if is_negative {
+            output.push('-');
+        }
+        let zeros = |output: &mut String, count: i64| (0..count).for_each(|_| output.push('0'));
+        // How many digits stand before the decimal point.
+        let point = self.first() + 1;
+        let (before, after) = usize::try_from(point).ok().and_then(|point| digits.split_at_checked(point)).unwrap_or((digits, ""));
+        match point {
+            1..=21 if after.is_empty() => {
+                output.push_str(digits);
+                zeros(output, self.last);
+            }
+            1..=21 => output.extend([before, ".", after]),
+            -5..=0 => {
+                output.push_str("0.");
+                zeros(output, -point);
+                output.push_str(digits);
+            }
+            _ => {
+                let (first, rest) = digits.split_at_checked(1).unwrap_or((digits, ""));
+                output.push_str(first);
+                if !rest.is_empty() {
+                    output.extend([".", rest]);
+                }
+                // A text takes all that is written to it.
+                let _ = write!(output, "e{:+}", point - 1);
+            }
+        }
+    }
+
+    /// The power of ten of the first digit.
+    fn first(&self) -> i64 {
+        self.last.saturating_add(i64::try_from(self.len).unwrap_or(i64::MAX)) - 1
+    }
+
     fn is_safe(&self) -> bool {
-        let first = self.last.saturating_add(i64::try_from(self.len).unwrap_or(i64::MAX)) - 1;
-        self.len == 0 || (self.len <= SAFE_DIGITS && SAFE_POWERS.contains(&first))
+        self.len == 0 || (self.len <= SAFE_DIGITS && SAFE_POWERS.contains(&self.first()))
     }
 
     /// A whole number of more digits than a double's print has.
@@ -104,8 +146,12 @@ impl Decimal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    pub(in super::super) fn exact(number: &str) -> Option<f64> {
+        Decimal::read(number).exact(number)
+    }
 
     #[test]
     fn a_whole_number_is_held_in_full_below_two_to_the_128th() {

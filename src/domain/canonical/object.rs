@@ -52,6 +52,11 @@ impl<'j> Object<'j> {
         Ok(())
     }
 
+    /// The name of the member that was begun last.
+    pub(super) fn name(&self) -> &str {
+        self.members.last().map_or("", |member| &member.name)
+    }
+
     /// Puts the members into order.
     pub(super) fn end(self, output: &mut String) {
         if !self.members.is_sorted_by(|one, next| compare(&one.name, &next.name) == Ordering::Less) {

@@ -83,7 +83,10 @@ impl<'j> Reader<'j> {
         match self.peek() {
             Some(b'{') => return self.object(output),
             Some(b'[') => return self.array(output),
-            Some(b'"') => write_string(self.string(), output)?,
+            Some(b'"') => {
+                let token = self.string();
+                write_string(token, &decode(token)?, output)?;
+            }
             Some(b't' | b'f' | b'n') => output.push_str(self.word()),
             _ => number::write(self.word(), output).ok_or(Ambiguity::InexactNumber)?,
         }
@@ -98,7 +101,7 @@ impl<'j> Reader<'j> {
             let name = decode(token)?;
             self.path.push(Step::Member(token));
             object.member(name, output)?;
-            write_string(token, output)?;
+            write_string(token, object.name(), output)?;
             output.push(':');
             self.skip(b':');
             self.value(output)?;
@@ -238,12 +241,13 @@ fn decode(token: &str) -> Result<Cow<'_, str>, Ambiguity> {
     }
 }
 
-/// Writes a string in canonical form. It is in it already where nothing is escaped.
-fn write_string(token: &str, output: &mut String) -> Result<(), Ambiguity> {
-    match decode(token)? {
-        Cow::Borrowed(_) => output.push_str(token),
+/// Writes a string in canonical form: as it is spelled, unless something in it is escaped, which makes it longer than its text.
+fn write_string(token: &str, text: &str, output: &mut String) -> Result<(), Ambiguity> {
+    if token.len() == text.len() + 2 {
+        output.push_str(token);
+    } else {
         // RFC 8785 section 3.2.2.2 escapes as `serde_json` does: what must be, and as shortly as can be.
-        Cow::Owned(text) => output.push_str(&serde_json::to_string(&text).map_err(|_| Ambiguity::Unreadable)?),
+        output.push_str(&serde_json::to_string(text).map_err(|_| Ambiguity::Unreadable)?);
     }
     Ok(())
 }

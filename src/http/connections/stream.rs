@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -14,8 +14,8 @@ use super::Connection;
 use crate::http::error::ApiError;
 use crate::http::request::REQUEST_ID;
 
-/// The most bytes that are read between two flushes. The server decodes all requests that it has read, and each takes memory: so an
-/// unproven client gets less, and a little more while a body is being read.
+/// The most bytes that are read between two flushes. The server decodes all requests that it has read, and each takes memory: so
+/// less is read of an unproven client, and a little more while a body is being read.
 const UNPROVEN_READ: usize = 1 << 10;
 const UNPROVEN_BODY_READ: usize = 4 << 10;
 const PROVEN_READ: usize = 32 << 10;
@@ -28,7 +28,7 @@ pub struct Stream {
     read: usize,
     /// Whether bytes wait for the client to take some.
     is_stalled: bool,
-    /// Whether a read was put off until the client takes what waits for it.
+    /// Whether a read was put off until the next flush.
     read_is_due: bool,
     /// What is sent in place of the server's own refusal, and how much of it is sent.
     refusal: Option<(Vec<u8>, usize)>,
@@ -80,9 +80,13 @@ impl AsyncRead for Stream {
         let stream = self.get_mut();
         stream.check_open(context)?;
         let allowance = stream.allowance();
-        if stream.is_stalled {
-            stream.read_is_due = true;
-            return Poll::Pending;
+        if stream.is_stalled || !stream.connection.is_reading() {
+            // Nothing is taken, but the end of a connection cancels its request.
+            let bytes = ready!(stream.tcp.poll_peek(context, &mut ReadBuf::new(&mut [0])))?;
+            if bytes > 0 {
+                stream.read_is_due = true;
+                return Poll::Pending;
+            }
         }
         if allowance == 0 {
             stream.read = 0;
