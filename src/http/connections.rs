@@ -130,12 +130,6 @@ impl Connections {
         }
     }
 
-    /// Closes all connections, in the middle of their answers, too.
-    pub fn close_all(&self) {
-        let open = self.lock();
-        open.unproven.values().chain(open.proven.values()).for_each(|connection| connection.close(ClosedFor::Shutdown));
-    }
-
     /// Whether more than half of the places for unproven connections are taken.
     fn is_crowded(&self) -> bool {
         self.unproven.load(Ordering::Relaxed) > self.limits.unproven / 2

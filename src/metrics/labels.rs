@@ -111,8 +111,6 @@ pub enum ClosedFor {
     Idleness,
     /// The client took nothing of an answer in time.
     Stall,
-    /// The grace period of the shutdown was over.
-    Shutdown,
 }
 
 impl ClosedFor {
@@ -122,7 +120,6 @@ impl ClosedFor {
             Self::Room => "room",
             Self::Idleness => "idle",
             Self::Stall => "stalled",
-            Self::Shutdown => "shutdown",
         }
     }
 }

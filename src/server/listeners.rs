@@ -14,6 +14,7 @@ use futures_util::future::{Ready, ready};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::http::{ConnectionLimits, Connections, Stream};
 use crate::metrics::Metrics;
@@ -37,6 +38,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client may go on sending what is not read, after an answer that came before the end of its body.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a server may take to end that has been told to.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 2048;
@@ -72,7 +76,6 @@ pub(super) struct Listener {
     pub(super) address: SocketAddr,
     handle: ServerHandle,
     server: JoinHandle<io::Result<()>>,
-    connections: Arc<Connections>,
     check: JoinHandle<()>,
 }
 
@@ -101,7 +104,7 @@ impl Listener {
         let server = serve(socket, serving, &connections, routes)?;
         let handle = server.handle();
         tracing::info!(listener = serving.name, %address, "listening");
-        Ok(Self { address, handle, server: tokio::spawn(server), connections, check })
+        Ok(Self { address, handle, server: tokio::spawn(server), check })
     }
 
     /// Takes no more connections, and waits until those that there are have ended.
@@ -109,13 +112,18 @@ impl Listener {
         self.handle.stop(true).await;
     }
 
-    /// Closes whatever is open.
+    /// Ends it, with whatever connections are left. A server that is draining looks for their end once a second only, and is not
+    /// waited for.
     pub(super) async fn close(self) -> anyhow::Result<()> {
-        self.connections.close_all();
-        self.handle.stop(false).await;
-        self.server.await??;
         self.check.abort();
-        Ok(())
+        let ended = async {
+            self.handle.stop(false).await;
+            self.server.await
+        };
+        match timeout(CLOSE_TIMEOUT, ended).await {
+            Ok(ended) => Ok(ended??),
+            Err(_) => Ok(()),
+        }
     }
 }
 
