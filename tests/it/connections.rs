@@ -186,9 +186,9 @@ async fn requests_are_not_read_ahead_of_answers_that_are_not_taken() {
     let resident = async || service.metrics().await.sum("process_resident_memory_bytes", &[]);
     let before = resident().await;
     let mut streams = Vec::new();
-    let requests = STRANGER.repeat(5_000);
+    let requests = STRANGER.repeat(50_000);
     for _ in 0..20 {
-        let mut stream = connect_narrowly(&service);
+        let mut stream = connect(&service).await;
         let _sent = timeout(Duration::from_millis(100), stream.write_all(&requests)).await;
         streams.push(stream);
     }
