@@ -111,6 +111,8 @@ async fn scene(options: &Options, service: &Target, kind: Kind) -> Vec<String> {
     let watch = watch_memory(service.pid(), Arc::clone(&peak));
     // First come the good ones, as in a service that is attacked while it is in use.
     let good = tokio::spawn(good.connect().await.run());
+    // Each of their connections has proven its caller before the sockets come.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     // The kept connections, and perhaps one new one.
     let own = KEPT + 1;
 

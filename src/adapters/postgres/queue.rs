@@ -5,7 +5,7 @@
 //! sends ten times as much as another waits for its own requests, not the other for them.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -21,6 +21,13 @@ const MAX_IDS: usize = 2_000;
 
 /// The credit of a turn: ids, and one more for each caller.
 const CREDIT: usize = 100;
+
+/// Turns of a tenant in one transaction while others are served, too. Their requests wait for the transaction that is under way and
+/// for the one behind it, so neither may be long; a tenant by itself fills whole transactions.
+const TURNS: usize = 2;
+
+/// For so long after another tenant was served, transactions are kept short for the next one that comes.
+const SHARED_FOR: Duration = Duration::from_secs(1);
 
 /// A request that waits.
 pub(super) struct Member {
@@ -68,6 +75,9 @@ pub(super) struct Queue {
     reading: usize,
     /// The number of the newest one.
     last_number: u64,
+    /// The tenant that was served last, and until when it is taken to share with others.
+    served: Option<TenantId>,
+    shared_until: Option<Instant>,
 }
 
 struct Turn {
@@ -118,18 +128,24 @@ impl Queue {
         let mut group: Vec<Member> = Vec::new();
         let mut ids = 0;
         let most = if sharing == Sharing::Off { 1 } else { MAX_MEMBERS };
+        let share = if self.is_shared() { TURNS * CREDIT } else { usize::MAX };
+        let mut costs: HashMap<TenantId, usize> = HashMap::new();
         while group.len() < most && ids < MAX_IDS {
             let Some(next) = self.next() else { break };
             let (tenant, cost) = (next.tenant(), next.cost());
             let asked = next.wish.asked.len();
             let is_other = group.first().is_some_and(|first| first.tenant() != tenant);
-            if !group.is_empty() && (ids + asked > MAX_IDS || (sharing == Sharing::Tenant && is_other)) {
+            let used = costs.entry(tenant).or_default();
+            let is_full = ids + asked > MAX_IDS || *used + cost > share;
+            if !group.is_empty() && (is_full || (sharing == Sharing::Tenant && is_other)) {
                 break;
             }
             // Where tenants do not go together, a transaction is a turn.
             let member = if sharing == Sharing::Tenant { self.pop() } else { self.pay(cost) };
             if let Some(member) = member {
                 ids += asked;
+                *used += cost;
+                self.note_served(tenant);
                 group.push(member);
             }
         }
@@ -137,6 +153,17 @@ impl Queue {
             self.turns.rotate_left(1);
         }
         group
+    }
+
+    /// Whether several tenants wait, or were served lately.
+    fn is_shared(&self) -> bool {
+        self.turns.len() > 1 || self.shared_until.is_some_and(|until| until > Instant::now())
+    }
+
+    fn note_served(&mut self, tenant: TenantId) {
+        if self.served.replace(tenant).is_some_and(|last| last != tenant) {
+            self.shared_until = Some(Instant::now() + SHARED_FOR);
+        }
     }
 
     /// The first member of the tenant whose turn it is. Those whose callers have gone are left out.
@@ -184,8 +211,6 @@ impl Queue {
 #[cfg(test)]
 #[expect(clippy::expect_used, reason = "a test that panics has failed, which is its purpose")]
 mod tests {
-    use std::time::Duration;
-
     use chrono::Utc;
     use uuid::Uuid;
 
@@ -250,7 +275,8 @@ mod tests {
         }
         stage.push("other", 10);
         let group = stage.take(Sharing::All);
-        assert_eq!((group.len(), count(&group, "other")), (MAX_MEMBERS, 1));
+        assert_eq!((group.len(), count(&group, "other")), (TURNS * (CREDIT / 11) + 1, 1), "and that one is not long");
+        assert_eq!(stage.take(Sharing::All).len(), TURNS * (CREDIT / 11), "nor is the next one, for those that come now");
     }
 
     #[test]
@@ -260,7 +286,7 @@ mod tests {
             stage.push("large", 99);
             stage.push("small", 9);
         }
-        let groups: Vec<_> = (0..5).flat_map(|_| stage.take(Sharing::All)).collect();
+        let groups: Vec<_> = (0..40).flat_map(|_| stage.take(Sharing::All)).collect();
         let (large, small) = (count(&groups, "large") * 100, count(&groups, "small") * 10);
         assert!(large.abs_diff(small) <= 2 * CREDIT, "{large} and {small} customers");
     }
@@ -274,7 +300,8 @@ mod tests {
         stage.push("b", 1);
         let groups: Vec<_> = (0..3).map(|_| stage.take(Sharing::Tenant)).collect();
         let sizes: Vec<_> = groups.iter().map(|group| (count(group, "a"), count(group, "b"))).collect();
-        assert_eq!(sizes, [(MAX_MEMBERS, 0), (0, 1), (MAX_MEMBERS, 0)]);
+        let short = TURNS * CREDIT / 2;
+        assert_eq!(sizes, [(short, 0), (0, 1), (short, 0)], "and a short one");
         assert_eq!(stage.take(Sharing::Off).len(), 1);
     }
 

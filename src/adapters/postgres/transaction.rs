@@ -31,8 +31,8 @@ static FIRST: LazyLock<Statements> = LazyLock::new(|| Statements::new(""));
 
 /// The row's time: that of the entry, or the transaction's where the two are more than a minute apart. The database's clock decides
 /// in which partition a row is, and when its time to be pruned comes; this instance's clock may be wrong by days.
-const OCCURRED_AT: &str =
-    "CASE WHEN occurred_at BETWEEN now() - interval '1 minute' AND now() + interval '1 minute' THEN occurred_at ELSE now() END";
+const OCCURRED_AT: &str = "CASE WHEN occurred_at BETWEEN (SELECT now() - interval '1 minute') AND (SELECT now() + interval '1 minute') \
+     THEN occurred_at ELSE now() END";
 
 /// The commit of an earlier attempt may have gone through. To look for that made a row a third dearer for Postgres.
 ///

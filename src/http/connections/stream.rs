@@ -16,7 +16,7 @@ use crate::http::request::REQUEST_ID;
 
 /// The most bytes that are read between two flushes. The server decodes all requests that it has read, and each takes memory: so
 /// less is read of an unproven client, and a little more while a body is being read.
-const UNPROVEN_READ: usize = 1 << 10;
+const UNPROVEN_READ: usize = 1 << 8;
 const UNPROVEN_BODY_READ: usize = 4 << 10;
 const PROVEN_READ: usize = 32 << 10;
 
