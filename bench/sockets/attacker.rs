@@ -166,7 +166,7 @@ async fn hold(kind: Kind, stream: &mut TcpStream, request: &[u8], written: &Atom
     }
 }
 
-/// Reads whatever comes, until the end.
+/// Reads until the end.
 async fn drained(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 1 << 10];
     while stream.read(&mut buffer).await? > 0 {}

@@ -1,7 +1,7 @@
 //! Canonical JSON (RFC 8785): one text for all spellings of a value, and none for a text that two readers could understand in
 //! two ways.
 //!
-//! The text is read once, and the work is linear in its length whatever it holds: it comes from callers.
+//! The text is read once, and the work is linear in its length, since it comes from callers.
 
 mod number;
 mod object;

@@ -112,7 +112,7 @@ impl Listener {
         self.handle.stop(true).await;
     }
 
-    /// Ends it, with whatever connections are left. A server that is draining looks for their end once a second only, and is not
+    /// Ends it, with the connections that are left. A server that is draining looks for their end once a second only, and is not
     /// waited for.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         self.check.abort();
