@@ -24,7 +24,7 @@ const CREDIT: usize = 100;
 
 /// Turns of a tenant in one transaction while others are served, too. Their requests wait for the transaction that is under way and
 /// for the one behind it, so neither may be long; a tenant by itself fills whole transactions.
-const TURNS: usize = 2;
+const TURNS: usize = 1;
 
 /// For so long after another tenant was served, transactions are kept short for the next one that comes.
 const SHARED_FOR: Duration = Duration::from_secs(1);
@@ -126,7 +126,7 @@ impl Queue {
     /// Those who go together in the next transaction.
     pub(super) fn take(&mut self, sharing: Sharing) -> Vec<Member> {
         let mut group: Vec<Member> = Vec::new();
-        let mut ids = 0;
+        let (mut ids, mut passed_by) = (0, 0);
         let most = if sharing == Sharing::Off { 1 } else { MAX_MEMBERS };
         let share = if self.is_shared() { TURNS * CREDIT } else { usize::MAX };
         let mut costs: HashMap<TenantId, usize> = HashMap::new();
@@ -136,15 +136,24 @@ impl Queue {
             let asked = next.wish.asked.len();
             let is_other = group.first().is_some_and(|first| first.tenant() != tenant);
             let used = costs.entry(tenant).or_default();
-            let is_full = ids + asked > MAX_IDS || *used + cost > share;
-            if !group.is_empty() && (is_full || (sharing == Sharing::Tenant && is_other)) {
+            if !group.is_empty() && (ids + asked > MAX_IDS || (sharing == Sharing::Tenant && is_other)) {
                 break;
+            }
+            if *used > 0 && *used + cost > share {
+                // It has its share: others may not have theirs yet.
+                passed_by += 1;
+                if sharing == Sharing::Tenant || passed_by >= self.turns.len() {
+                    break;
+                }
+                self.turns.rotate_left(1);
+                continue;
             }
             // Where tenants do not go together, a transaction is a turn.
             let member = if sharing == Sharing::Tenant { self.pop() } else { self.pay(cost) };
             if let Some(member) = member {
                 ids += asked;
                 *used += cost;
+                passed_by = 0;
                 self.note_served(tenant);
                 group.push(member);
             }

@@ -48,6 +48,8 @@ pub(super) fn of_metrics() -> Vec<ApiError> {
 /// Of every route for platforms.
 pub(super) fn posted() -> Vec<ApiError> {
     vec![
+        ApiError::MalformedRequest,
+        ApiError::HeadTooLarge,
         ApiError::InvalidJson,
         ApiError::MissingSignature,
         ApiError::InvalidSignature,
@@ -79,6 +81,7 @@ pub(super) fn once() -> Vec<ApiError> {
         invalid_input("", "duplicate_header", "the header that holds the key is there twice"),
         ApiError::InFlight,
         ApiError::IdempotencyKeyReused,
+        ApiError::StoreShareFull(Duration::from_secs(7)),
         ApiError::StoreUnavailable(StoreDown::NotAsked(anyhow!("down"))),
         ApiError::Overloaded(None),
         ApiError::ShuttingDown,
