@@ -245,8 +245,8 @@ impl Validate for Ids {
             errors.add("", ValidationError::new("invalid_uuid").with_message("is not a UUID, or the nil UUID".into()));
             Box::new(errors)
         };
-        let nobody = self.0.iter().enumerate().filter(|(_, id)| id.is_none()).take(MAX_FIELD_ERRORS);
-        let complaints: BTreeMap<_, _> = nobody.map(|(at, _)| (at, complaint())).collect();
+        let invalid = self.0.iter().enumerate().filter(|(_, id)| id.is_none()).take(MAX_FIELD_ERRORS);
+        let complaints: BTreeMap<_, _> = invalid.map(|(at, _)| (at, complaint())).collect();
         if complaints.is_empty() {
             return Ok(());
         }
