@@ -64,7 +64,7 @@ impl Decimal {
         decimal
     }
 
-    /// The double that a number stands for; `None` where a double cannot hold it. It holds a number that is a print of that double,
+    /// The double that a number which is not safe stands for; `None` where a double cannot hold it. It holds a number that is a print of that double,
     /// the shortest or that of 17 digits, or a whole number below 2^128 that is the double's very value. So two numbers that become
     /// one double are prints of it.
     fn exact(&self, number: &str) -> Option<f64> {
@@ -72,9 +72,6 @@ impl Decimal {
             return self.whole(number);
         }
         let double: f64 = number.parse().ok()?;
-        if self.is_safe() {
-            return Some(double);
-        }
         let is_print = |print: &str| Self::read(print) == *self;
         let holds = double.is_finite() && (is_print(&format!("{double:e}")) || is_print(&format!("{double:.16e}")));
         holds.then_some(double)
@@ -149,8 +146,11 @@ impl Decimal {
 pub(super) mod tests {
     use super::*;
 
+    /// The double that the canonical form of a number stands for.
     pub(in super::super) fn exact(number: &str) -> Option<f64> {
-        Decimal::read(number).exact(number)
+        let mut canonical = String::new();
+        write(number, &mut canonical)?;
+        canonical.parse().ok()
     }
 
     #[test]
