@@ -1,7 +1,5 @@
 //! Which numbers of a JSON text a double holds (IEEE 754 binary64), at a cost that is linear in the number's length.
 
-use std::fmt::Write as _;
-
 /// Digits that tell every double from every other.
 const MAX_DIGITS: usize = 17;
 
@@ -13,22 +11,35 @@ const SAFE_POWERS: std::ops::RangeInclusive<i64> = -307..=307;
 
 /// Writes a number in canonical form (RFC 8785 section 3.2.2.3, ECMA-262 section 6.1.6.1.20); `None` where a double cannot hold it.
 pub(super) fn write(number: &str, output: &mut String) -> Option<()> {
-    let decimal = Decimal::read(number);
-    if decimal.is_safe() {
-        // No shorter number is the same double, so its digits are those that ECMAScript prints.
-        decimal.write(number.starts_with('-'), output);
-    } else {
-        output.push_str(ryu_js::Buffer::new().format_finite(decimal.exact(number)?));
+    if is_canonical(number) {
+        output.push_str(number);
+        return Some(());
     }
+    let mut decimal = Decimal::read(number);
+    if !decimal.is_safe() {
+        let double: f64 = number.parse().ok()?;
+        let shortest = Decimal::read(zmij::Buffer::new().format(double));
+        if decimal != shortest && !decimal.is_held(number, double) {
+            return None;
+        }
+        decimal = shortest;
+    }
+    decimal.write(number.starts_with('-'), output);
     Some(())
+}
+
+/// Whether a number is a whole one of few digits, which are its canonical form.
+fn is_canonical(number: &str) -> bool {
+    let digits = number.strip_prefix('-').filter(|digits| *digits != "0").unwrap_or(number);
+    digits.len() <= SAFE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A number without its sign, as its significant digits: from the first to the last that is not zero.
 #[derive(PartialEq, Eq)]
 struct Decimal {
-    /// The first of them; zeros behind.
-    digits: [u8; MAX_DIGITS],
-    /// How many there are, perhaps more than fit into `digits`; 0 for zero.
+    /// The digits as a whole number, where there are at most [`MAX_DIGITS`].
+    digits: u64,
+    /// How many there are; 0 for zero.
     len: usize,
     /// The power of ten of the last one.
     last: i64,
@@ -37,58 +48,64 @@ struct Decimal {
 impl Decimal {
     fn read(number: &str) -> Self {
         let unsigned = number.strip_prefix('-').unwrap_or(number);
-        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-        let mut decimal = Self { digits: [0; MAX_DIGITS], len: 0, last: 0 };
-        let whole_digits = mantissa.find('.').unwrap_or(mantissa.len());
-        // Of the digit that was read last.
-        let mut power = i64::try_from(whole_digits).unwrap_or(i64::MAX);
-        // Digits since the first significant one.
-        let mut read = 0;
-        for digit in mantissa.bytes().filter(u8::is_ascii_digit).map(|byte| byte - b'0') {
-            power -= 1;
-            if digit == 0 && read == 0 {
+        let end = unsigned.bytes().position(|byte| matches!(byte, b'e' | b'E')).unwrap_or(unsigned.len());
+        let (mantissa, exponent) = unsigned.split_at(end);
+        let mut decimal = Self { digits: 0, len: 0, last: 0 };
+        let mut is_fraction = false;
+        // Since the last significant digit.
+        let mut zeros = 0;
+        for byte in mantissa.bytes() {
+            if byte == b'.' {
+                is_fraction = true;
                 continue;
             }
-            if let Some(place) = decimal.digits.get_mut(read) {
-                *place = digit;
+            decimal.last -= i64::from(is_fraction);
+            if byte == b'0' {
+                zeros += u32::from(decimal.len > 0);
+                continue;
             }
-            read += 1;
-            if digit != 0 {
-                (decimal.len, decimal.last) = (read, power);
+            if zeros > 0 {
+                decimal.digits = decimal.digits.wrapping_mul(10_u64.wrapping_pow(zeros));
+                decimal.len += zeros as usize;
+                zeros = 0;
             }
+            decimal.digits = decimal.digits.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+            decimal.len += 1;
         }
-        if decimal.len > 0 {
+        if decimal.len == 0 {
+            return Self { digits: 0, len: 0, last: 0 };
+        }
+        decimal.last += i64::from(zeros);
+        if let Some(exponent) = exponent.get(1..) {
             // An exponent of more digits than this holds is that of no double but zero.
-            decimal.last = decimal.last.saturating_add(exponent.trim_start_matches('+').parse().unwrap_or(i64::MIN));
+            decimal.last = decimal.last.saturating_add(exponent.parse().unwrap_or(i64::MIN));
         }
         decimal
     }
 
-    /// The double that a number which is not safe stands for; `None` where a double cannot hold it. It holds a number that is a print of that double,
-    /// the shortest or that of 17 digits, or a whole number below 2^128 that is the double's very value. So two numbers that become
-    /// one double are prints of it.
-    fn exact(&self, number: &str) -> Option<f64> {
-        if self.len > MAX_DIGITS {
-            return self.whole(number);
-        }
-        let double: f64 = number.parse().ok()?;
-        let is_print = |print: &str| Self::read(print) == *self;
-        let holds = double.is_finite() && (is_print(&format!("{double:e}")) || is_print(&format!("{double:.16e}")));
-        holds.then_some(double)
+    /// Whether it has so few digits that no shorter number is the same double.
+    fn is_safe(&self) -> bool {
+        self.len == 0 || (self.len <= SAFE_DIGITS && SAFE_POWERS.contains(&self.first()))
     }
 
-    /// Writes a safe decimal as ECMAScript does.
+    /// Whether a double holds a number that is not its shortest print: one of 17 digits, or a whole number below 2^128 that is the
+    /// double's very value. So two numbers that become one double are prints of it.
+    fn is_held(&self, number: &str, double: f64) -> bool {
+        if self.len > MAX_DIGITS { self.is_value(number, double) } else { Self::read(&format!("{double:.16e}")) == *self }
+    }
+
+    /// Writes it as ECMAScript does.
     fn write(&self, is_negative: bool, output: &mut String) {
-        let digits: [u8; MAX_DIGITS] = self.digits.map(|digit| digit + b'0');
-        let digits = digits.get(..self.len).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default();
-        if digits.is_empty() {
+        if self.len == 0 {
             // `-0` is 0.
             return output.push('0');
         }
         if is_negative {
             output.push('-');
         }
-        let zeros = |output: &mut String, count: i64| (0..count).for_each(|_| output.push('0'));
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(self.digits);
+        let zeros = |output: &mut String, count: i64| output.extend((0..count).map(|_| '0'));
         // How many digits stand before the decimal point.
         let point = self.first() + 1;
         let (before, after) = usize::try_from(point).ok().and_then(|point| digits.split_at_checked(point)).unwrap_or((digits, ""));
@@ -104,13 +121,13 @@ impl Decimal {
                 output.push_str(digits);
             }
             _ => {
-                let (first, rest) = digits.split_at_checked(1).unwrap_or((digits, ""));
+                let (first, rest) = digits.split_at(1);
                 output.push_str(first);
                 if !rest.is_empty() {
                     output.extend([".", rest]);
                 }
-                // A text takes all that is written to it.
-                let _ = write!(output, "e{:+}", point - 1);
+                output.push_str(if point > 0 { "e+" } else { "e" });
+                output.push_str(itoa::Buffer::new().format(point - 1));
             }
         }
     }
@@ -120,25 +137,16 @@ impl Decimal {
         self.last.saturating_add(i64::try_from(self.len).unwrap_or(i64::MAX)) - 1
     }
 
-    fn is_safe(&self) -> bool {
-        self.len == 0 || (self.len <= SAFE_DIGITS && SAFE_POWERS.contains(&self.first()))
-    }
-
-    /// A whole number of more digits than a double's print has.
-    fn whole(&self, number: &str) -> Option<f64> {
-        let zeros = u32::try_from(self.last).ok()?;
+    /// Whether a whole number of more digits than a double's print has is the double's very value.
+    fn is_value(&self, number: &str, double: f64) -> bool {
         let digits = number.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).filter(u8::is_ascii_digit);
         let mut significant = digits.skip_while(|digit| *digit == b'0').take(self.len);
-        let value = significant.try_fold(0_u128, |value, digit| value.checked_mul(10)?.checked_add(u128::from(digit - b'0')))?;
-        let value = value.checked_mul(10_u128.checked_pow(zeros)?)?;
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "what is lost is looked for"
-        )]
-        let (double, held) = (value as f64, value as f64 as u128);
-        (held == value && value < u128::MAX).then_some(if number.starts_with('-') { -double } else { double })
+        let value = significant.try_fold(0_u128, |value, digit| value.checked_mul(10)?.checked_add(u128::from(digit - b'0')));
+        let power = u32::try_from(self.last).ok().and_then(|zeros| 10_u128.checked_pow(zeros));
+        let value = value.zip(power).and_then(|(value, power)| value.checked_mul(power));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a double beyond the range becomes its end")]
+        let held = double.abs() as u128;
+        value.is_some_and(|value| value == held && value < u128::MAX)
     }
 }
 

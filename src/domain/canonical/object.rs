@@ -2,54 +2,34 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashSet;
-use std::ops::Range;
-
-use super::Ambiguity;
-
-/// Up to so many members, a look at each is quicker than a hash of each.
-const FEW: usize = 16;
 
 /// An object whose members are written to an output one after the other, and put into order at its end.
 pub(super) struct Object<'j> {
     members: Vec<Member<'j>>,
-    /// The names, once there are more than a few.
-    names: HashSet<Cow<'j, str>>,
     /// Where in the output the object begins.
     start: usize,
 }
 
 struct Member<'j> {
     name: Cow<'j, str>,
-    /// Where in the output the member begins.
+    /// Where in the output the member begins, and ends.
     start: usize,
+    end: usize,
 }
 
 impl<'j> Object<'j> {
     pub(super) fn begin(output: &mut String) -> Self {
         let start = output.len();
         output.push('{');
-        Self { members: Vec::new(), names: HashSet::new(), start }
+        Self { members: Vec::new(), start }
     }
 
     /// Begins a member. Its name and value are written by the caller.
-    pub(super) fn member(&mut self, name: Cow<'j, str>, output: &mut String) -> Result<(), Ambiguity> {
-        let is_there = match self.members.len() {
-            ..FEW => self.members.iter().any(|member| member.name == name),
-            FEW => {
-                self.names = self.members.iter().map(|member| member.name.clone()).collect();
-                !self.names.insert(name.clone())
-            }
-            _ => !self.names.insert(name.clone()),
-        };
-        if is_there {
-            return Err(Ambiguity::DuplicateMember);
-        }
+    pub(super) fn member(&mut self, name: Cow<'j, str>, output: &mut String) {
         if !self.members.is_empty() {
             output.push(',');
         }
-        self.members.push(Member { name, start: output.len() });
-        Ok(())
+        self.members.push(Member { name, start: output.len(), end: output.len() });
     }
 
     /// The name of the member that was begun last.
@@ -57,29 +37,39 @@ impl<'j> Object<'j> {
         self.members.last().map_or("", |member| &member.name)
     }
 
-    /// Puts the members into order.
-    pub(super) fn end(self, output: &mut String) {
-        if !self.members.is_sorted_by(|one, next| compare(&one.name, &next.name) == Ordering::Less) {
+    pub(super) fn end_member(&mut self, output: &str) {
+        if let Some(member) = self.members.last_mut() {
+            member.end = output.len();
+        }
+    }
+
+    /// Puts the members into order. An error is a name that is there twice.
+    pub(super) fn end(mut self, output: &mut String) -> Result<(), Cow<'j, str>> {
+        let ascend = |one: &Member<'_>, next: &Member<'_>| compare(&one.name, &next.name) == Ordering::Less;
+        if !self.members.is_sorted_by(ascend) {
+            self.members.sort_unstable_by(|one, other| compare(&one.name, &other.name));
+            if let Some(twice) = self.members.windows(2).position(|pair| pair[0].name == pair[1].name) {
+                return Err(self.members.swap_remove(twice).name);
+            }
             let written = output.split_off(self.start);
-            let ends = self.members.iter().skip(1).map(|next| next.start - 1).chain([self.start + written.len()]);
-            let mut texts: Vec<(&Cow<'_, str>, Range<usize>)> =
-                self.members.iter().zip(ends).map(|(member, end)| (&member.name, member.start - self.start..end - self.start)).collect();
-            texts.sort_by(|(one, _), (other, _)| compare(one, other));
-            for (nth, (_, text)) in texts.into_iter().enumerate() {
+            for (nth, member) in self.members.iter().enumerate() {
                 output.push(if nth == 0 { '{' } else { ',' });
-                output.push_str(written.get(text).unwrap_or_default());
+                output.push_str(written.get(member.start - self.start..member.end - self.start).unwrap_or_default());
             }
         }
         output.push('}');
+        Ok(())
     }
 }
 
-/// By UTF-16 code units. That is the order of UTF-8 bytes but for letters beyond U+FFFF, whose surrogates come before U+E000.
+/// By UTF-16 code units. That is the order of UTF-8 bytes, but that the surrogates of letters beyond U+FFFF come before U+E000.
 fn compare(one: &str, other: &str) -> Ordering {
-    let bytes = one.as_bytes().iter().zip(other.as_bytes());
-    let same = bytes.take_while(|(one, other)| one == other).count();
-    let [from_one, from_other] = [one, other].map(|text| text.get(text.floor_char_boundary(same)..).unwrap_or_default());
-    from_one.encode_utf16().cmp(from_other.encode_utf16())
+    let rank = |byte| match byte {
+        // What letters from U+E000 to U+FFFF begin with; those beyond begin with 0xF0 to 0xF4.
+        0xEE | 0xEF => byte | 0xF8,
+        _ => byte,
+    };
+    one.bytes().map(rank).cmp(other.bytes().map(rank))
 }
 
 #[cfg(test)]

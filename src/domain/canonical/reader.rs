@@ -16,18 +16,22 @@ pub(super) struct Reader<'j> {
     at: usize,
     /// The members and items that lead to the value that is being read.
     path: Vec<Step<'j>>,
+    /// A string in canonical form, before it is appended to the output.
+    escaped: Vec<u8>,
 }
 
 enum Step<'j> {
     /// A member, by its name as it is spelled, with its quotes.
     Member(&'j str),
     Item(usize),
+    /// A member that its object has twice, by its name.
+    Duplicate(Cow<'j, str>),
 }
 
 impl<'j> Reader<'j> {
     /// `json`: a whole and valid JSON text.
     pub(super) fn new(json: &'j str) -> Self {
-        Self { text: json, at: 0, path: Vec::new() }
+        Self { text: json, at: 0, path: Vec::new(), escaped: Vec::new() }
     }
 
     /// The whole text in canonical form, or its first ambiguity.
@@ -36,9 +40,10 @@ impl<'j> Reader<'j> {
         self.value(&mut output).map_err(|why| {
             let names = self.path.iter().map(|step| match step {
                 Step::Member(token) => Cow::Owned(decode(token).map_or_else(|_| (*token).to_owned(), Cow::into_owned)),
-                Step::Item(index) => Cow::<str>::Owned(index.to_string()),
+                Step::Item(index) => Cow::Owned(index.to_string()),
+                Step::Duplicate(name) => Cow::Borrowed(&**name),
             });
-            let names: Vec<_> = names.collect();
+            let names: Vec<Cow<'_, str>> = names.collect();
             Unclear::At { pointer: pointer(names.iter().map(|name| &**name)), why }
         })?;
         Ok(output)
@@ -85,7 +90,7 @@ impl<'j> Reader<'j> {
             Some(b'[') => return self.array(output),
             Some(b'"') => {
                 let token = self.string();
-                write_string(token, &decode(token)?, output)?;
+                self.write_string(token, &decode(token)?, output)?;
             }
             Some(b't' | b'f' | b'n') => output.push_str(self.word()),
             _ => number::write(self.word(), output).ok_or(Ambiguity::InexactNumber)?,
@@ -100,17 +105,20 @@ impl<'j> Reader<'j> {
             let token = self.string();
             let name = decode(token)?;
             self.path.push(Step::Member(token));
-            object.member(name, output)?;
-            write_string(token, object.name(), output)?;
+            object.member(name, output);
+            self.write_string(token, object.name(), output)?;
             output.push(':');
             self.skip(b':');
             self.value(output)?;
+            object.end_member(output);
             self.path.pop();
             self.skip(b',');
         }
         self.skip(b'}');
-        object.end(output);
-        Ok(())
+        object.end(output).map_err(|twice| {
+            self.path.push(Step::Duplicate(twice));
+            Ambiguity::DuplicateMember
+        })
     }
 
     fn array(&mut self, output: &mut String) -> Result<(), Ambiguity> {
@@ -129,6 +137,19 @@ impl<'j> Reader<'j> {
         }
         self.skip(b']');
         output.push(']');
+        Ok(())
+    }
+
+    /// Writes a string in canonical form: as it is spelled, unless something in it is escaped, which makes it longer than its text.
+    fn write_string(&mut self, token: &str, text: &str, output: &mut String) -> Result<(), Ambiguity> {
+        if token.len() == text.len() + 2 {
+            output.push_str(token);
+            return Ok(());
+        }
+        // RFC 8785 section 3.2.2.2 escapes as `serde_json` does: what must be, and as shortly as can be.
+        self.escaped.clear();
+        serde_json::to_writer(&mut self.escaped, text).map_err(|_| Ambiguity::Unreadable)?;
+        output.push_str(std::str::from_utf8(&self.escaped).map_err(|_| Ambiguity::Unreadable)?);
         Ok(())
     }
 
@@ -239,17 +260,6 @@ fn decode(token: &str) -> Result<Cow<'_, str>, Ambiguity> {
     } else {
         Ok(Cow::Borrowed(text))
     }
-}
-
-/// Writes a string in canonical form: as it is spelled, unless something in it is escaped, which makes it longer than its text.
-fn write_string(token: &str, text: &str, output: &mut String) -> Result<(), Ambiguity> {
-    if token.len() == text.len() + 2 {
-        output.push_str(token);
-    } else {
-        // RFC 8785 section 3.2.2.2 escapes as `serde_json` does: what must be, and as shortly as can be.
-        output.push_str(&serde_json::to_string(text).map_err(|_| Ambiguity::Unreadable)?);
-    }
-    Ok(())
 }
 
 /// An index as RFC 6901 section 4 spells it: without a sign, and without zeros before it.
