@@ -114,6 +114,7 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         warned: Arc::default(),
         metrics: Arc::clone(&metrics),
         diagnoses: Arc::default(),
+        canonical_forms: Arc::default(),
     };
     let (observed, counted, dropped) = (postgres.clone(), Arc::clone(&metrics), log.dropped());
     let refresh = Arc::new(move || {

@@ -88,6 +88,11 @@ pub fn canonical_at(json: &[u8], path: &[String]) -> Result<Option<String>, Uncl
     })
 }
 
+/// The same in a canonical form, which has no ambiguities.
+pub fn value_at<'j>(canonical: &'j str, path: &[String]) -> Option<&'j str> {
+    Reader::new(canonical).find(path).ok().flatten().filter(|value| *value != "null")
+}
+
 /// A JSON pointer (RFC 6901 section 3). Long names are cut: they are the caller's text.
 pub fn pointer<'n>(names: impl Iterator<Item = &'n str>) -> String {
     names.fold(String::new(), |pointer, name| {
@@ -210,6 +215,11 @@ mod tests {
             [&["n"][..], &["x"], &["a", "b/c", "2"], &["a", "b/c", "x"], &["a", "b/c", "00"], &["a", "b/c", "+0"], &["a", "b/c", "0", "y"]]
         {
             assert_eq!(at(nothing), Ok(None), "{nothing:?}");
+        }
+        let canonical = of(r#"{"a":{"b/c":[10,{"d":"x"}]},"n":null}"#).unwrap_or_default();
+        let in_canonical = |path: &[&str]| value_at(&canonical, &path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        for path in [&["a", "b/c", "1", "d"][..], &["a", "b/c", "0"], &["n"], &["x"], &["a", "b/c", "2"]] {
+            assert_eq!(Ok(in_canonical(path).map(str::to_owned)), at(path), "{path:?}");
         }
         assert_eq!(at(&["t"]), Err(Unclear::At { pointer: "/t".to_owned(), why: Ambiguity::DuplicateMember }));
         assert_eq!(at(&["big"]), Err(Unclear::At { pointer: "/big".to_owned(), why: Ambiguity::InexactNumber }));

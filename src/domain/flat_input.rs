@@ -28,7 +28,13 @@ pub enum NotFlat {
 impl FlatInput {
     /// Reads a body.
     pub fn parse(body: Bytes) -> Result<Self, NotFlat> {
-        let canonical = canonical(&body).map_err(NotFlat::Unclear)?;
+        let canonical = canonical(&body);
+        Self::of_canonical(body, canonical)
+    }
+
+    /// The same, of a body whose [`canonical`] form is known.
+    pub fn of_canonical(body: Bytes, canonical: Result<String, Unclear>) -> Result<Self, NotFlat> {
+        let canonical = canonical.map_err(NotFlat::Unclear)?;
         let members = members(&canonical).ok_or(NotFlat::NotAnObject)?;
         let nested = members.into_iter().filter(|(_, value)| value.starts_with(['{', '[']));
         let nested: Vec<_> = nested.map(|(name, _)| name.into_owned()).take(MAX_NAMED).collect();

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::canonical::{Unclear, canonical, canonical_at};
+use super::canonical::{Unclear, canonical, canonical_at, value_at};
 use super::{FlatInput, SigningKey};
 
 /// What a request's key is made from.
@@ -40,14 +40,14 @@ impl KeySource {
         if let Self::Header(name) = self { Some(name) } else { None }
     }
 
-    /// The canonical form of a body whose payload is compared by what it means. A key of raw bytes needs none: its payload is the
-    /// same by itself.
-    fn canonical(&self, body: &[u8]) -> Option<Result<String, Unclear>> {
-        (*self != Self::RawBody).then(|| canonical(body))
+    /// Whether payloads are compared by what they mean, which takes the body's canonical form. A key of raw bytes needs none: its
+    /// payload is the same by itself.
+    pub fn needs_canonical(&self) -> bool {
+        *self != Self::RawBody
     }
 
-    /// The parts of the key, the first one naming the source. `header` is the value of [`Self::header`], `json` what
-    /// [`Self::canonical`] gave.
+    /// The parts of the key, the first one naming the source. `header` is the value of [`Self::header`], `json` the
+    /// body's canonical form.
     fn parts<'p>(
         &self,
         header: Option<&'p str>,
@@ -67,8 +67,15 @@ impl KeySource {
             Self::Fields(paths) => {
                 let mut parts = vec![Cow::Borrowed(&b"fields"[..])];
                 for path in paths {
-                    let value = canonical_at(body, path).map_err(NoKey::Unclear)?;
-                    parts.push(value.ok_or(NoKey::Missing)?.into_bytes().into());
+                    let value = match json {
+                        Some(Ok(json)) => value_at(json, path).map(Cow::Borrowed),
+                        // What is ambiguous may be elsewhere.
+                        Some(Err(_)) | None => canonical_at(body, path).map_err(NoKey::Unclear)?.map(Cow::Owned),
+                    };
+                    parts.push(match value.ok_or(NoKey::Missing)? {
+                        Cow::Borrowed(value) => value.as_bytes().into(),
+                        Cow::Owned(value) => value.into_bytes().into(),
+                    });
                 }
                 parts
             }
@@ -166,10 +173,24 @@ impl IdempotencyKey {
         header: Option<&str>,
         body: &[u8],
     ) -> Result<Self, NoKey> {
-        let json = source.canonical(body);
-        let parts = source.parts(header, body, json.as_ref())?;
+        let json = source.needs_canonical().then(|| canonical(body));
+        Self::of_canonical(hasher, scope, caller, source, header, body, json.as_ref())
+    }
+
+    /// The same, of a body whose canonical form is known where [`KeySource::needs_canonical`].
+    pub fn of_canonical(
+        hasher: &Hasher,
+        scope: &Arc<str>,
+        caller: &str,
+        source: &KeySource,
+        header: Option<&str>,
+        body: &[u8],
+        json: Option<&Result<String, Unclear>>,
+    ) -> Result<Self, NoKey> {
+        let json = json.filter(|_| source.needs_canonical());
+        let parts = source.parts(header, body, json)?;
         let scoped = [b"key", scope.as_bytes(), caller.as_bytes()].into_iter().chain(parts.iter().map(|part| &**part));
-        let fingerprint = match &json {
+        let fingerprint = match json {
             Some(Ok(json)) => hasher.digest([b"json".as_slice(), json.as_bytes()]),
             Some(Err(_)) | None => hasher.digest([b"bytes", body]),
         };

@@ -6,6 +6,7 @@ use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::percent_decode_str;
 
+use super::canonical_forms::CanonicalForms;
 use super::error::{ApiError, FieldError};
 use super::once::{hasher, key_header, respond};
 use super::request::request_id;
@@ -14,7 +15,7 @@ use crate::app::execute::Execute;
 use crate::app::once::Once;
 use crate::app::ports::DataActionCall;
 use crate::config::SigningScheme;
-use crate::domain::canonical::pointer;
+use crate::domain::canonical::{Unclear, pointer};
 use crate::domain::{ActionId, AllowedKeys, FlatInput, Hasher, IdempotencyKey, NotFlat};
 
 /// The header by which a caller names an execution (draft-ietf-httpapi-idempotency-key-header).
@@ -53,7 +54,12 @@ pub struct DataActions {
     request_body(content = ref("#/components/schemas/ActionInput"), description = "Sent under any content type.", content_type = "application/json"),
     responses((status = 200, description = "The action's own answer.", content_type = "application/json"))
 )]
-pub(super) async fn post(request: HttpRequest, proven: Proven, actions: Data<DataActions>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn post(
+    request: HttpRequest,
+    proven: Proven,
+    actions: Data<DataActions>,
+    canonical_forms: Data<CanonicalForms>,
+) -> Result<HttpResponse, ApiError> {
     let Proven { key: caller, body } = proven;
     signed::allow(&actions.allowed, &caller)?;
     let action = action(&request)?;
@@ -62,7 +68,8 @@ pub(super) async fn post(request: HttpRequest, proven: Proven, actions: Data<Dat
         return Err(ApiError::MissingIdempotencyKey);
     }
     let hasher = hasher(actions.hasher.as_ref(), &caller)?;
-    let input = flat_input(body)?;
+    let canonical = canonical_forms.make(&caller, &body).await?;
+    let input = flat_input(body, canonical)?;
     let key = IdempotencyKey::of_action(&hasher, &actions.scope, caller.id(), &actions.environment, &action, header, &input);
     let call = DataActionCall { action, input: input.into_bytes(), request_id: request_id(&request) };
     let answer = actions.execute.run(&actions.once, key, call).await?;
@@ -79,10 +86,10 @@ fn action(request: &HttpRequest) -> Result<ActionId, ApiError> {
     })
 }
 
-/// The input that a body holds.
-pub(super) fn flat_input(body: Bytes) -> Result<FlatInput, ApiError> {
+/// The input that a body holds, whose canonical form is known.
+pub(super) fn flat_input(body: Bytes, canonical: Result<String, Unclear>) -> Result<FlatInput, ApiError> {
     let wrong = |name: Option<&str>, code, detail: &str| FieldError { pointer: pointer(name.into_iter()), code, detail: detail.to_owned() };
-    FlatInput::parse(body).map_err(|error| match error {
+    FlatInput::of_canonical(body, canonical).map_err(|error| match error {
         NotFlat::Unclear(unclear) => unclear.into(),
         NotFlat::NotAnObject => ApiError::invalid_input(vec![wrong(None, "not_an_object", "must be an object")]),
         NotFlat::Nested(names) => {

@@ -1,5 +1,6 @@
 //! Everything that knows a status code: the route table, who may enter, what is answered.
 
+mod canonical_forms;
 mod challenge;
 mod connections;
 mod console;
@@ -32,6 +33,7 @@ use crate::config::{Config, SigningScheme};
 use crate::domain::Keyring;
 use crate::domain::data_action::PATH;
 use crate::metrics::Metrics;
+pub use canonical_forms::CanonicalForms;
 pub use connections::{Connection, ConnectionLimits, Connections, Stream};
 pub use console::Console;
 #[doc(hidden)]
@@ -66,6 +68,8 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Time to explain refused signatures.
     pub diagnoses: Arc<DiagnosisBudget>,
+    /// Makes canonical forms of bodies.
+    pub canonical_forms: Arc<CanonicalForms>,
 }
 
 /// The bounds of a request and its answer.
@@ -96,8 +100,9 @@ impl Bounds {
 /// Mounts the routes that platforms call. To add one: a module with its handler, whose arguments prove who calls, and a
 /// line here.
 pub fn routes(config: &mut ServiceConfig, services: &Services) {
-    let Services { webhooks, data_actions, sink, .. } = services.clone();
+    let Services { webhooks, data_actions, sink, canonical_forms, .. } = services.clone();
     lookup_data(config, services);
+    config.app_data(Data::from(canonical_forms));
     if let Some(sink) = sink {
         config.app_data(Data::from(sink));
     }

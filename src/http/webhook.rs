@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Bounds;
+use super::canonical_forms::CanonicalForms;
 use super::data_action;
 use super::error::ApiError;
 use super::execute::flat_input;
@@ -28,6 +29,7 @@ use crate::app::lookup::Lookup;
 use crate::app::once::Once;
 use crate::app::ports::{DataActionCall, Forwarded, Upstream};
 use crate::config::Auth;
+use crate::domain::canonical::Unclear;
 use crate::domain::{ActionId, AllowedKeys, Hasher, IdempotencyKey, KeySource, NoKey, RequestId, SigningKey, StoredReply, TenantId};
 
 /// One route with what it needs.
@@ -64,12 +66,18 @@ impl Webhook {
     pub(super) fn path(&self) -> &str {
         &self.scope
     }
+
+    fn needs_canonical(&self) -> bool {
+        self.key.needs_canonical() || matches!(self.action, Action::Genesys(..))
+    }
 }
 
 /// A request that is proven, and has a key.
 pub(super) struct Delivery {
     caller: SigningKey,
     key: IdempotencyKey,
+    /// The body's canonical form, where the key or the work needs it.
+    canonical: Option<Result<String, Unclear>>,
     content_type: Option<Vec<u8>>,
     body: Bytes,
 }
@@ -89,20 +97,28 @@ impl FromRequest for Delivery {
             let caller = prove(&request, &body, proof, keys).await?.clone();
             limits::admit(&request, &caller)?;
             allow(&webhook.allowed, &caller)?;
-            let key = key(webhook, &caller, headers, &body)?;
+            let forms = request.app_data::<Data<CanonicalForms>>().ok_or(ApiError::Internal(None))?;
+            let canonical = if webhook.needs_canonical() { Some(forms.make(&caller, &body).await?) } else { None };
+            let key = key(webhook, &caller, headers, &body, canonical.as_ref())?;
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
-            Ok(Self { caller, key, content_type, body })
+            Ok(Self { caller, key, canonical, content_type, body })
         })
     }
 }
 
-fn key(webhook: &Webhook, caller: &SigningKey, headers: &HeaderMap, body: &[u8]) -> Result<IdempotencyKey, ApiError> {
+fn key(
+    webhook: &Webhook,
+    caller: &SigningKey,
+    headers: &HeaderMap,
+    body: &[u8],
+    canonical: Option<&Result<String, Unclear>>,
+) -> Result<IdempotencyKey, ApiError> {
     let header = match webhook.key.header() {
         Some(name) => key_header(headers, name)?,
         None => None,
     };
     let hasher = hasher(webhook.hasher.as_ref(), caller)?;
-    IdempotencyKey::new(&hasher, &webhook.scope, caller.id(), &webhook.key, header, body).map_err(|error| match error {
+    IdempotencyKey::of_canonical(&hasher, &webhook.scope, caller.id(), &webhook.key, header, body, canonical).map_err(|error| match error {
         NoKey::Missing => ApiError::MissingIdempotencyKey,
         NoKey::Unclear(unclear) => unclear.into(),
     })
@@ -116,7 +132,7 @@ pub(super) async fn post(
     lookup: Data<Lookup>,
     limits: Data<Bounds>,
 ) -> Result<HttpResponse, ApiError> {
-    let Delivery { caller, key, content_type, body } = delivery;
+    let Delivery { caller, key, canonical, content_type, body } = delivery;
     let id = request_id(&request);
     // Whatever is wrong with the body itself is told before the key is claimed, and never kept.
     let answer = match &webhook.action {
@@ -133,7 +149,8 @@ pub(super) async fn post(
             webhook.once.run(key, async move { look_up(&lookup, &limits, signed, id).await }).await?
         }
         Action::Genesys(execute, action) => {
-            let call = DataActionCall { action: action.clone(), input: flat_input(body)?.into_bytes(), request_id: id };
+            let input = flat_input(body, canonical.ok_or(ApiError::Internal(None))?)?;
+            let call = DataActionCall { action: action.clone(), input: input.into_bytes(), request_id: id };
             execute.run(&webhook.once, key, call).await?
         }
         Action::Echo => {
