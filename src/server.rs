@@ -28,7 +28,7 @@ use crate::app::lookup::{Limits, Lookup};
 use crate::app::once::Works;
 use crate::app::ports::{CustomerStore, MetricSink};
 use crate::config::Config;
-use crate::http::{self, Bounds, Console, Health, Ops, Services};
+use crate::http::{self, Background, Bounds, CanonicalForms, Console, DiagnosisBudget, Health, Ops, Services};
 use crate::metrics::Metrics;
 use crate::telemetry::Log;
 use caching::Caching;
@@ -103,6 +103,7 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
     };
     let lookup = Arc::new(Lookup::new(Arc::clone(&store), Arc::clone(&caching.cache), Arc::clone(&metrics), limits));
     let health = Arc::new(Health { store, cache: caching.shared.clone(), keys: keys.redis.clone(), draining: AtomicBool::new(false) });
+    let background = Arc::new(Background::new()?);
     let services = Services {
         lookup: Arc::clone(&lookup),
         keys: config.signing.keys.clone(),
@@ -113,8 +114,8 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         bounds: Bounds::of(config),
         warned: Arc::default(),
         metrics: Arc::clone(&metrics),
-        diagnoses: Arc::default(),
-        canonical_forms: Arc::default(),
+        diagnoses: Arc::new(DiagnosisBudget::new(Arc::clone(&background))),
+        canonical_forms: Arc::new(CanonicalForms::new(background)),
     };
     let (observed, counted, dropped) = (postgres.clone(), Arc::clone(&metrics), log.dropped());
     let refresh = Arc::new(move || {

@@ -1,13 +1,12 @@
 //! Canonical forms of bodies (RFC 8785), the long ones made where they hold up no other request.
 
 use std::collections::HashMap;
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::available_parallelism;
 
 use actix_web::web::Bytes;
 use tokio::sync::Semaphore;
 
+use super::background::Background;
 use super::error::ApiError;
 use crate::domain::SigningKey;
 use crate::domain::canonical::{Unclear, canonical};
@@ -15,22 +14,20 @@ use crate::domain::canonical::{Unclear, canonical};
 /// The longest body whose canonical form an HTTP worker makes itself, in bytes: that takes at most about 0.2 ms.
 const MAX_INLINE: usize = 8 << 10;
 
-/// Makes canonical forms. Those of long bodies are made on other threads, fewer than there are processors, and the keys take turns:
-/// one body of each key is made or waits for a thread, the others of that key wait for it.
+/// Makes canonical forms, those of long bodies in the background. Keys take turns: one body of each key is read there or waits in
+/// line, the others of that key wait for it.
 pub struct CanonicalForms {
-    threads: Semaphore,
+    background: Arc<Background>,
     /// By key id: as many as the settings have keys.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-impl Default for CanonicalForms {
-    fn default() -> Self {
-        let processors = available_parallelism().map_or(1, NonZero::get);
-        Self { threads: Semaphore::new((processors / 2).max(1)), turns: Mutex::default() }
-    }
-}
-
 impl CanonicalForms {
+    /// Long ones are made on these threads.
+    pub fn new(background: Arc<Background>) -> Self {
+        Self { background, turns: Mutex::default() }
+    }
+
     /// The canonical form of a body that `caller` has signed.
     ///
     /// # Errors
@@ -41,9 +38,8 @@ impl CanonicalForms {
         }
         let turn = self.turn(caller);
         let _turn = turn.acquire().await.map_err(|_| ApiError::Internal(None))?;
-        let _thread = self.threads.acquire().await.map_err(|_| ApiError::Internal(None))?;
         let body = body.clone();
-        tokio::task::spawn_blocking(move || canonical(&body)).await.map_err(|_| ApiError::Internal(None))
+        self.background.run(move || canonical(&body)).await.ok_or(ApiError::Internal(None))
     }
 
     fn turn(&self, caller: &SigningKey) -> Arc<Semaphore> {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::background::Background;
+
 /// The share of one processor's time that diagnoses may take.
 const SHARE: f64 = 0.02;
 
@@ -14,9 +16,10 @@ const SAVINGS: Duration = Duration::from_millis(100);
 /// The longest body that is looked into, in bytes.
 const MAX_BODY: usize = 16 << 10;
 
-/// Time for diagnoses, shared by all HTTP workers. One diagnosis runs at a time, on a thread that serves no requests. Its time is
-/// taken off once it has ended, so one that takes long is paid for by those that come later.
+/// Time for diagnoses, shared by all HTTP workers. One diagnosis runs at a time, in the background. Its time is taken off once it has
+/// ended, so one that takes long is paid for by those that come later.
 pub struct DiagnosisBudget {
+    background: Arc<Background>,
     is_busy: AtomicBool,
     account: Mutex<Account>,
 }
@@ -33,15 +36,13 @@ pub(super) struct Permit {
     began: Instant,
 }
 
-impl Default for DiagnosisBudget {
-    /// With all savings.
-    fn default() -> Self {
-        let account = Account { left: SAVINGS.as_secs_f64(), at: Instant::now() };
-        Self { is_busy: AtomicBool::new(false), account: Mutex::new(account) }
-    }
-}
-
 impl DiagnosisBudget {
+    /// With all savings. Diagnoses run on these threads.
+    pub fn new(background: Arc<Background>) -> Self {
+        let account = Account { left: SAVINGS.as_secs_f64(), at: Instant::now() };
+        Self { background, is_busy: AtomicBool::new(false), account: Mutex::new(account) }
+    }
+
     /// `None`: the body is too long, a diagnosis runs already, or its time is used up.
     pub(super) fn permit(self: &Arc<Self>, body: &[u8]) -> Option<Permit> {
         let began = Instant::now();
@@ -59,8 +60,9 @@ impl DiagnosisBudget {
 }
 
 impl Permit {
-    /// Runs the diagnosis on a thread of its own and takes its time off. `None`: it panicked.
+    /// Runs the diagnosis and takes its time off. `None`: it panicked.
     pub(super) async fn run<T: Send + 'static>(mut self, diagnose: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let background = Arc::clone(&self.budget.background);
         let work = move || {
             // The wait for a thread is no work.
             self.began = Instant::now();
@@ -68,7 +70,7 @@ impl Permit {
             drop(self);
             outcome
         };
-        tokio::task::spawn_blocking(work).await.ok()
+        background.run(work).await
     }
 }
 
@@ -84,9 +86,13 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn budget() -> std::io::Result<Arc<DiagnosisBudget>> {
+        Ok(Arc::new(DiagnosisBudget::new(Arc::new(Background::new()?))))
+    }
+
     #[test]
-    fn one_diagnosis_runs_at_a_time_and_its_time_is_paid_for_by_later_ones() {
-        let budget = Arc::new(DiagnosisBudget::default());
+    fn one_diagnosis_runs_at_a_time_and_its_time_is_paid_for_by_later_ones() -> std::io::Result<()> {
+        let budget = budget()?;
         let permit = budget.permit(b"{}");
         assert!(permit.is_some());
         assert!(budget.permit(b"{}").is_none(), "another one runs");
@@ -96,12 +102,14 @@ mod tests {
         assert!(budget.permit(b"{}").is_none(), "the time is used up");
         let later = Instant::now() + Duration::from_secs(30);
         assert!(budget.has_time(later), "half a second of work is paid for after 25 seconds");
+        Ok(())
     }
 
     #[test]
-    fn no_diagnosis_is_made_of_a_long_body() {
-        let budget = Arc::new(DiagnosisBudget::default());
+    fn no_diagnosis_is_made_of_a_long_body() -> std::io::Result<()> {
+        let budget = budget()?;
         assert!(budget.permit(&vec![b' '; MAX_BODY + 1]).is_none());
         assert!(budget.permit(&vec![b' '; MAX_BODY]).is_some());
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that knows a status code: the route table, who may enter, what is answered.
 
+mod background;
 mod canonical_forms;
 mod challenge;
 mod connections;
@@ -33,6 +34,7 @@ use crate::config::{Config, SigningScheme};
 use crate::domain::Keyring;
 use crate::domain::data_action::PATH;
 use crate::metrics::Metrics;
+pub use background::Background;
 pub use canonical_forms::CanonicalForms;
 pub use connections::{Connection, ConnectionLimits, Connections, Stream};
 pub use console::Console;
