@@ -99,8 +99,7 @@ async fn scene(options: &Options, service: &Target, kind: Kind) -> Vec<String> {
     let before = resident(service.pid());
     let cap = Duration::from_secs(options.seconds.unwrap_or(SECONDS).into());
 
-    let mut good = Load::new(&service.url, requests.clone(), RATE, KEPT, cap + cap);
-    good.hangs_up = true;
+    let good = Load::new(&service.url, requests.clone(), RATE, KEPT, cap + cap);
     let stop = Arc::clone(&good.stop);
     let (probes, visits) = (Shared::default(), Shared::default());
     let running = [

@@ -6,8 +6,11 @@ const MAX_DIGITS: usize = 17;
 /// Digits that a double always holds: `DBL_DIG` of C.
 const SAFE_DIGITS: usize = 15;
 
-/// Powers of ten between which [`SAFE_DIGITS`] are safe: outside, doubles are subnormal or infinite.
-const SAFE_POWERS: std::ops::RangeInclusive<i64> = -307..=307;
+/// Powers of ten between which [`SAFE_DIGITS`] are safe: below, doubles are subnormal.
+const SAFE_POWERS: std::ops::RangeInclusive<i64> = -307..=308;
+
+/// The first digits of the greatest double, so many that are safe.
+const MAX_SAFE: u64 = 179_769_313_486_231;
 
 /// Writes a number in canonical form (RFC 8785 section 3.2.2.3, ECMA-262 section 6.1.6.1.20); `None` where a double cannot hold it.
 pub(super) fn write(number: &str, output: &mut String) -> Option<()> {
@@ -85,7 +88,9 @@ impl Decimal {
 
     /// Whether it has so few digits that no shorter number is the same double.
     fn is_safe(&self) -> bool {
-        self.len == 0 || (self.len <= SAFE_DIGITS && SAFE_POWERS.contains(&self.first()))
+        let Some(short_of) = SAFE_DIGITS.checked_sub(self.len) else { return false };
+        let is_finite = || self.first() < *SAFE_POWERS.end() || (0..short_of).fold(self.digits, |digits, _| digits * 10) <= MAX_SAFE;
+        self.len == 0 || (SAFE_POWERS.contains(&self.first()) && is_finite())
     }
 
     /// Whether a double holds a number that is not its shortest print: one of 17 digits, or a whole number below 2^128 that is the
@@ -187,5 +192,7 @@ pub(super) mod tests {
         assert_eq!(exact("1e-320"), Some(1e-320));
         assert_eq!(exact("123456e-325"), None, "a subnormal holds fewer digits");
         assert_eq!(exact("1e999"), None);
+        assert_eq!(exact("1.79769313486231e308"), Some(1.797_693_134_862_31e308));
+        assert_eq!(exact("1.79769313486232e308"), None, "beyond the greatest double");
     }
 }
