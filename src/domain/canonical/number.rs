@@ -93,10 +93,15 @@ impl Decimal {
         self.len == 0 || (SAFE_POWERS.contains(&self.first()) && is_finite())
     }
 
-    /// Whether a double holds a number that is not its shortest print: one of 17 digits, or a whole number below 2^128 that is the
+    /// Whether a double holds a number that is not its print by ECMAScript: one of 17 digits, or a whole number below 2^128 that is the
     /// double's very value. So two numbers that become one double are prints of it.
+    ///
+    /// Of two shortest numbers that are equally near, ECMAScript prints the even one, and Rust's standard library the greater.
     fn is_held(&self, number: &str, double: f64) -> bool {
-        if self.len > MAX_DIGITS { self.is_value(number, double) } else { Self::read(&format!("{double:.16e}")) == *self }
+        if self.len > MAX_DIGITS {
+            return self.is_value(number, double);
+        }
+        Self::read(&format!("{double:e}")) == *self || Self::read(&format!("{double:.16e}")) == *self
     }
 
     /// Writes it as ECMAScript does.
@@ -178,6 +183,17 @@ pub(super) mod tests {
         }
         for text in ["1180591620717411303425", "340282366920938463463374607431768211455", "1180591620717411303424.5"] {
             assert_eq!(exact(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn both_prints_of_a_double_between_two_shortest_numbers_are_written_as_ecmascript_prints_it() {
+        for (printed, double) in [("71662156745217.12", 71_662_156_745_217.125), ("1658206780088562.2", 1_658_206_780_088_562.25)] {
+            for text in [printed.to_owned(), format!("{double}"), format!("{double:.16e}")] {
+                let mut canonical = String::new();
+                assert_eq!(write(&text, &mut canonical), Some(()), "{text}");
+                assert_eq!(canonical, printed, "{text}");
+            }
         }
     }
 
