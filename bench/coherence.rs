@@ -308,21 +308,20 @@ async fn wrong(service: &Service, database: &Database) -> usize {
     wrong
 }
 
-fn redis_key(key: usize) -> String {
-    customer_key("acme42", id(key))
-}
-
-async fn snapshot(redis: &Redis) -> Vec<Option<Vec<u8>>> {
-    let keys: Vec<_> = (0..KEYS).map(redis_key).collect();
-    redis::cmd("MGET").arg(keys).query_async(&mut redis.connection().await).await.expect("values")
+/// All that is kept, by its key.
+async fn snapshot(redis: &Redis) -> Vec<(String, Option<Vec<u8>>)> {
+    let epoch = redis.epoch().await;
+    let keys: Vec<_> = (0..KEYS).map(|key| customer_key(&epoch, "acme42", id(key))).collect();
+    let values: Vec<_> = redis::cmd("MGET").arg(&keys).query_async(&mut redis.connection().await).await.expect("values");
+    keys.into_iter().zip(values).collect()
 }
 
 /// As if they had been read from disk at the start: whatever has come since stays.
-async fn restore(redis: &Redis, values: Vec<Option<Vec<u8>>>) {
+async fn restore(redis: &Redis, values: Vec<(String, Option<Vec<u8>>)>) {
     let mut commands = redis::pipe();
-    for (key, value) in values.into_iter().enumerate() {
+    for (key, value) in values {
         if let Some(value) = value {
-            commands.cmd("SET").arg(redis_key(key)).arg(value).arg(&["NX", "PX", "60000"]);
+            commands.cmd("SET").arg(key).arg(value).arg(&["NX", "PX", "60000"]);
         }
     }
     commands.query_async::<()>(&mut redis.connection().await).await.expect("restored");

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::app::ports::{AuditGlance, CustomerStore, Reading, StoreError};
+use crate::app::ports::{AuditGlance, CustomerStore, Reading, ServerStart, StoreError};
 use crate::domain::{AuditEntry, CustomerDocument, CustomerId, TenantId};
 use async_trait::async_trait;
 
@@ -42,7 +42,7 @@ impl CustomerStore for MemoryStore {
             (found, missing)
         };
         self.audit(entry, missing, deadline).await?;
-        Ok(Reading { found, seen: 1 }) // nothing ever changes here
+        Ok(Reading { found, seen: 1, server: ServerStart::default() }) // nothing ever changes here
     }
 
     async fn audit(&self, entry: AuditEntry, missing: Vec<CustomerId>, _: Instant) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::ports::{Cache, CacheError, Cached, Change, Watch};
+use super::ports::{Beat, Cache, CacheError, Cached, Change, Epoch, Reading, Watch};
 use super::reach::Reach;
 use crate::domain::{CustomerId, Known, TenantId};
 use crate::metrics::Metrics;
@@ -83,7 +83,7 @@ impl CustomerCache {
 
     /// What is known of a customer in this process.
     pub fn near(&self, tenant: &TenantId, id: CustomerId, vantage: &Vantage) -> Option<Known> {
-        self.local.get(tenant, id, vantage.horizons.all, vantage.at)
+        self.local.get(tenant, id, vantage.horizons.epoch, vantage.horizons.all, vantage.at)
     }
 
     /// The name of the shared tier in metrics, where it may be asked.
@@ -94,7 +94,7 @@ impl CustomerCache {
     /// What is known of these in the shared tier; what is found is kept in this process, too.
     pub async fn far(&self, tenant: &TenantId, ids: &[CustomerId], vantage: &Vantage) -> Result<Vec<(CustomerId, Cached)>, CacheError> {
         let Some(shared) = &self.shared else { return Ok(Vec::new()) };
-        let answers = shared.get(tenant, ids).await?;
+        let answers = shared.get(vantage.horizons.epoch, tenant, ids).await?;
         // Asked afterwards: this very question may have met the restarted one.
         if vantage.horizons.incarnation.is_some_and(|known| known != shared.incarnation()) {
             return Ok(Vec::new());
@@ -104,6 +104,18 @@ impl CustomerCache {
         let found: Vec<_> = found.collect();
         self.local.put(tenant, found.clone(), vantage.ticket);
         Ok(found)
+    }
+
+    /// The history that this reading belongs to. `None`: it came from another server than the one whose changes are heard of, so that
+    /// it is not kept, and nothing is believed before it is known which one lookups reach.
+    pub fn epoch_of(&self, reading: &Reading, vantage: &Vantage) -> Option<Epoch> {
+        let horizons = &vantage.horizons;
+        let is_heard = reading.server == horizons.server;
+        // Where a beat has told of the new server since, beats and lookups agree again.
+        if !is_heard && self.trust.epoch() == horizons.epoch {
+            self.trust.doubt_all();
+        }
+        is_heard.then_some(horizons.epoch)
     }
 
     /// Keeps what was read from the store: in this process at once, so that the very next call finds it. True: somebody has to
@@ -134,8 +146,8 @@ impl Watch for CustomerCache {
         self.trust.beat_sent(beat, self.shared.as_ref().map_or(0, |shared| shared.incarnation()));
     }
 
-    fn beat_heard(&self, beat: u64, number: u64) {
-        self.trust.beat_heard(beat, number);
+    fn beat_heard(&self, beat: Beat) {
+        self.trust.beat_heard(beat);
         self.heard.notify_one();
     }
 
@@ -160,7 +172,7 @@ impl Watch for CustomerCache {
         self.metrics.invalidated("customer", customers.len());
         self.local.forget(&customers);
         if let Some(shared) = &self.shared {
-            if shared.invalidate(&customers).await.is_err() {
+            if shared.invalidate(self.trust.epoch(), &customers).await.is_err() {
                 self.trust.doubt_shared();
             }
             // Whoever asked the shared tier until now may have got the old value from it.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::admission::{Admission, Place};
 use super::cache::{CustomerCache, Vantage};
-use super::ports::{Cached, CustomerStore, StoreError};
+use super::ports::{Cached, CustomerStore, Epoch, Reading, StoreError};
 use crate::domain::audit;
 use crate::domain::{AuditEntry, CustomerBatch, CustomerDocument, CustomerId, Json, Known, RequestId, Source, TenantId};
 use crate::metrics::Metrics;
@@ -224,9 +224,11 @@ impl Shared {
         let source = if cache == CacheUse::Partial { Source::Mixed } else { Source::Database };
         let asked = findings.not_present();
         let tenant = request.tenant;
-        let read = self.ask_store(entry(request, source), asked, deadline).await.map_err(LookupError::Store)?;
+        let reading = self.ask_store(entry(request, source), asked.clone(), deadline).await.map_err(LookupError::Store)?;
+        let epoch = vantage.as_ref().and_then(|vantage| self.cache.epoch_of(&reading, vantage));
+        let read = self.cached(reading, asked, epoch.unwrap_or_default());
         findings.learn(&read);
-        if vantage.is_some_and(|vantage| self.cache.keep(&tenant, read, &vantage)) {
+        if epoch.and(vantage).is_some_and(|vantage| self.cache.keep(&tenant, read, &vantage)) {
             // In the background, so that nobody waits for it.
             let cache = Arc::clone(&self.cache);
             self.tasks.spawn(async move { cache.share().await });
@@ -280,25 +282,24 @@ impl Shared {
         self.metrics.cache_answered(tier, "miss", asked - present - absent);
     }
 
-    async fn ask_store(
-        &self,
-        entry: AuditEntry,
-        asked: Vec<CustomerId>,
-        deadline: Instant,
-    ) -> Result<Vec<(CustomerId, Cached)>, StoreError> {
+    async fn ask_store(&self, entry: AuditEntry, asked: Vec<CustomerId>, deadline: Instant) -> Result<Reading, StoreError> {
         let (began, tenant) = (Instant::now(), entry.tenant);
-        let result = self.store.lookup_and_audit(entry, asked.clone(), deadline).await;
+        let result = self.store.lookup_and_audit(entry, asked, deadline).await;
         self.metrics.queried(tenant.as_str(), result.as_ref().map_or_else(StoreError::status, |_| "ok"), began.elapsed());
-        let reading = result?;
+        result
+    }
+
+    /// A reading as caches keep it.
+    fn cached(&self, reading: Reading, asked: Vec<CustomerId>, epoch: Epoch) -> Vec<(CustomerId, Cached)> {
         let mut found = reading.found.into_iter().peekable();
         let cached = |id: CustomerId| {
             let (known, version, ttl) = match found.next_if(|document| document.id == id) {
                 Some(CustomerDocument { version, json, .. }) => (Known::Present(json), version, self.limits.ttl),
                 None => (Known::Absent, 0, self.limits.absent_ttl),
             };
-            (id, Cached { known, version, seen: reading.seen, keep: jittered(ttl) })
+            (id, Cached { known, version, seen: reading.seen, epoch, keep: jittered(ttl) })
         };
-        Ok(asked.into_iter().map(cached).collect())
+        asked.into_iter().map(cached).collect()
     }
 }
 

@@ -60,7 +60,18 @@ pub struct Reading {
     pub found: Vec<CustomerDocument>,
     /// When, as the store counts: whatever was committed before this number was given out has been seen.
     pub seen: u64,
+    /// The server that was read.
+    pub server: ServerStart,
 }
+
+/// Which server answered: when it was started, in microseconds. A standby, a restored copy and a restarted server have another start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerStart(pub i64);
+
+/// Which history of which database: a number that no other history has. A restart, a promoted standby and a restored backup begin
+/// another one, since they may lack what was committed last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch(pub u64);
 
 /// Why a store did not do what it was asked. Nothing was changed, except possibly after `Interrupted`.
 #[derive(Debug, thiserror::Error)]
@@ -122,11 +133,13 @@ pub struct Cached {
     pub version: u64,
     /// When it was read, as the store counts.
     pub seen: u64,
+    /// The history that it was read from.
+    pub epoch: Epoch,
     /// What is left of its time to live.
     pub keep: Duration,
 }
 
-/// The cache that all instances share: customers of a tenant by id.
+/// The cache that all instances share: customers of a tenant by id, apart for each epoch.
 #[cfg_attr(test, mockall::automock)]
 #[async_trait]
 pub trait Cache: Send + Sync {
@@ -134,13 +147,13 @@ pub trait Cache: Send + Sync {
     fn tier(&self) -> &'static str;
 
     /// What is known of each id, in the order asked.
-    async fn get(&self, tenant: &TenantId, ids: &[CustomerId]) -> Result<Vec<Option<Cached>>, CacheError>;
+    async fn get(&self, epoch: Epoch, tenant: &TenantId, ids: &[CustomerId]) -> Result<Vec<Option<Cached>>, CacheError>;
 
     /// Keeps what is now known, each entry for as long as it says; but nothing where a newer version is known already.
     async fn put(&self, entries: &[(TenantId, CustomerId, Cached)]) -> Result<(), CacheError>;
 
     /// Forgets whatever is older than these versions, and takes nothing that is for as long as such may live.
-    async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError>;
+    async fn invalidate(&self, epoch: Epoch, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError>;
 
     /// The current thread will ask often, and its runtime lives for as long as it does.
     fn settle(&self) {}
@@ -178,6 +191,19 @@ pub enum Change {
     All,
 }
 
+/// A beat that has come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Which one, of those that were sent since the last loss.
+    pub number: u64,
+    /// A number that the store had not given out before the beat was sent, as in [`Reading::seen`].
+    pub seen: u64,
+    /// The server that it was sent from.
+    pub server: ServerStart,
+    /// The history of the database that it was sent from.
+    pub epoch: Epoch,
+}
+
 /// Hears of changes in the store. Whoever tells of them proves by beats that nothing is lost on the way: a beat is heard only
 /// after every change that was committed before it.
 #[async_trait]
@@ -185,8 +211,8 @@ pub trait Watch: Send + Sync {
     /// A beat is about to be sent.
     fn beat_sent(&self, beat: u64);
 
-    /// The beat has come back, and with it a number that the store had not given out before it was sent.
-    fn beat_heard(&self, beat: u64, number: u64);
+    /// The beat has come back.
+    fn beat_heard(&self, beat: Beat);
 
     /// These are committed.
     async fn changed(&self, changes: Vec<Change>);

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::adapters::guard::GuardSettings;
 use crate::adapters::postgres::connect::Connector;
-use crate::adapters::postgres::listen;
+use crate::adapters::postgres::listen::{self, Connectors};
 use crate::adapters::redis::RedisCache;
 use crate::app::cache::CustomerCache;
 use crate::app::lookup::longest;
@@ -43,9 +43,10 @@ impl Caching {
         let listener = match database {
             Some(database) if on => {
                 let other = config.database.listen_url.as_ref().map(|url| Connector::for_lookups(url, &config.database));
-                let connector = other.transpose()?.as_ref().unwrap_or(database).for_listening();
+                let listener = other.transpose()?.as_ref().unwrap_or(database).for_listening();
+                let connectors = Connectors { listener, beats: database.for_beats() };
                 let watch = Arc::clone(&cache) as Arc<dyn Watch>;
-                Some(tokio::spawn(listen::listen(connector, watch, Arc::clone(metrics))))
+                Some(tokio::spawn(listen::listen(connectors, watch, Arc::clone(metrics))))
             }
             _ => None,
         };

@@ -102,7 +102,7 @@ async fn without_a_local_tier_redis_serves_alone() {
 }
 
 #[tokio::test]
-async fn keys_name_version_tenant_and_customer_and_none_lives_for_ever() {
+async fn keys_name_version_tenant_epoch_and_customer_and_none_lives_for_ever() {
     let database = Database::new().await;
     let redis = Redis::start().await;
     let service = Setup::on(&database).redis(&redis).start().await;
@@ -111,11 +111,13 @@ async fn keys_name_version_tenant_and_customer_and_none_lives_for_ever() {
     service.lookup("acme42", &ids).await;
     redis.filled("acme42", &ids).await;
     let keys: BTreeSet<String> = redis.run(&["KEYS", "*"]).await;
-    assert_eq!(keys, ids.iter().map(|id| format!("cxda:v2:{{acme42}}:{id}")).collect());
+    let epoch = redis.epoch().await;
+    assert_eq!(epoch.len(), 16, "{epoch}");
+    assert_eq!(keys, ids.iter().map(|id| format!("cxda:v3:{{acme42}}:{epoch}:{id}")).collect());
 
     let mut ends = BTreeSet::new();
     for id in &ids {
-        let key = customer_key("acme42", *id);
+        let key = customer_key(&epoch, "acme42", *id);
         let value: Vec<u8> = redis.run(&["GET", &key]).await;
         assert!(serde_json::from_slice::<Value>(&value).is_ok_and(|value| value.is_object()), "a JSON object");
         let left = redis.run::<i64>(&["PTTL", &key]).await;

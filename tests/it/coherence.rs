@@ -1,6 +1,7 @@
 //! A cached customer is never answered as it was for longer than a notification takes.
 
 mod fills;
+mod histories;
 mod notifications;
 mod outages;
 mod restarts;

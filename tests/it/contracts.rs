@@ -8,7 +8,7 @@ use cxone_data_action::adapters::memory::MemoryStore;
 use cxone_data_action::adapters::postgres::PostgresStore;
 use cxone_data_action::adapters::postgres::connect::Connector;
 use cxone_data_action::adapters::redis::RedisCache;
-use cxone_data_action::app::ports::{Cache, Cached, CustomerStore};
+use cxone_data_action::app::ports::{Cache, Cached, CustomerStore, Epoch};
 use cxone_data_action::config::{Config, Flags};
 use cxone_data_action::domain::{AuditEntry, CustomerId, CustomerRecord, Known, RequestId, Source, TenantId, audit};
 use cxone_data_action::metrics::Metrics;
@@ -113,29 +113,34 @@ async fn the_redis_tier_keeps_the_contract_of_a_cache() {
     let redis = Redis::start().await;
     let guard = GuardSettings { deadline: Duration::from_secs(5), failures: 5, open: Duration::from_secs(1), probes: 1 };
     let cache = RedisCache::new(&redis.url_of("cxda-cache").await, None, 2, guard, Duration::from_mins(1), metrics()).expect("a cache");
-    let (a, b) = (tenant("a"), tenant("b"));
+    let (a, b, epoch) = (tenant("a"), tenant("b"), Epoch(1));
     let (there, absent, short, unknown) = (new_id(), new_id(), new_id(), new_id());
     let present = Known::Present(br#"{"name":"Ann"}"#.as_slice().into());
-    let of = |known: &Known, version| Cached { known: known.clone(), version, seen: 7, keep: Duration::from_mins(1) };
+    let of = |known: &Known, version| Cached { known: known.clone(), version, seen: 7, epoch, keep: Duration::from_mins(1) };
     cache.ready().await.expect("ready");
 
     let brief = Cached { keep: Duration::from_millis(30), ..of(&present, 1) };
     cache.put(&[(a, there, of(&present, 5)), (a, absent, of(&Known::Absent, 0)), (a, short, brief)]).await.expect("kept");
     let known = async |tenant: &TenantId| {
-        let answers = cache.get(tenant, &[unknown, there, absent]).await.expect("answers");
+        let answers = cache.get(epoch, tenant, &[unknown, there, absent]).await.expect("answers");
         answers.into_iter().map(|cached| cached.map(|cached| (cached.known, cached.version, cached.seen))).collect::<Vec<_>>()
     };
     let all = [None, Some((present.clone(), 5, 7)), Some((Known::Absent, 0, 7))];
     assert_eq!(known(&a).await, all, "in the order asked");
     assert_eq!(known(&b).await, [None, None, None], "nothing of another tenant's");
-    let left = cache.get(&a, &[there]).await.expect("answers").remove(0).expect("kept").keep;
+    let left = cache.get(epoch, &a, &[there]).await.expect("answers").remove(0).expect("kept").keep;
     assert!(left > Duration::from_secs(50) && left <= Duration::from_mins(1), "{left:?} left of a minute");
-    wait_until("the short-lived one is gone", async || cache.get(&a, &[short]).await.expect("answers")[0].is_none().then_some(())).await;
+    wait_until("the short-lived one is gone", async || cache.get(epoch, &a, &[short]).await.expect("answers")[0].is_none().then_some(()))
+        .await;
 
     cache.put(&[(a, there, of(&Known::Absent, 4)), (a, absent, of(&present, 1))]).await.expect("looked at");
     assert_eq!(known(&a).await, [None, Some((present.clone(), 5, 7)), Some((present.clone(), 1, 7))], "the higher version counts");
 
-    cache.invalidate(&[(a, there, 6), (a, absent, 1), (b, unknown, 2)]).await.expect("marked");
+    assert_eq!(cache.get(Epoch(2), &a, &[there]).await.expect("answers"), [None], "nothing of another epoch");
+    cache.invalidate(Epoch(2), &[(a, there, 6)]).await.expect("marked");
+    assert_eq!(known(&a).await[1], Some((present.clone(), 5, 7)), "a mark of another epoch changes nothing");
+
+    cache.invalidate(epoch, &[(a, there, 6), (a, absent, 1), (b, unknown, 2)]).await.expect("marked");
     assert_eq!(known(&a).await, [None, None, Some((present.clone(), 1, 7))], "what is as new as the change stays");
     cache.put(&[(a, there, of(&present, 5)), (b, unknown, of(&Known::Absent, 0))]).await.expect("looked at");
     assert_eq!((known(&a).await[1].clone(), known(&b).await[0].clone()), (None, None), "nothing older than the change is taken");

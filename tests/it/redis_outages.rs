@@ -175,7 +175,7 @@ async fn garbage_in_the_cache_is_a_miss_and_is_counted() {
     let service = setup(&database, &redis).start().await;
     for garbage in ["", "garbage", "{", "{}", "[]", "null", "0", "\"x\"", "\u{0}\u{1}", "{\"customer\":null}"] {
         let id = database.customer("acme42", "Ann").await;
-        let key = customer_key("acme42", id);
+        let key = redis.customer_key("acme42", id).await;
         wait_until("the insert has left its mark", async || (redis.run::<usize>(&["EXISTS", &key]).await == 1).then_some(())).await;
         redis.run::<()>(&["SET", &key, garbage]).await;
         let before = service.metrics().await.count(REJECTED, &[("reason", "corrupt")]);
@@ -192,7 +192,7 @@ async fn a_value_of_another_type_is_no_failure() {
     let redis = Redis::start().await;
     let service = setup(&database, &redis).start().await;
     let id = database.customer("acme42", "Ann").await;
-    let key = customer_key("acme42", id);
+    let key = redis.customer_key("acme42", id).await;
     wait_until("the insert has left its mark", async || (redis.run::<usize>(&["EXISTS", &key]).await == 1).then_some(())).await;
     redis.run::<()>(&["DEL", &key]).await;
     redis.run::<()>(&["RPUSH", &key, "x"]).await;
@@ -208,9 +208,10 @@ async fn another_tenants_value_is_never_served() {
     let service = setup(&database, &redis).start().await;
     let id = database.customer("globex", "Zaphod").await;
     database.customer_with_id("acme42", id, "Ann").await;
-    let [ours, theirs] = ["acme42", "globex"].map(|tenant| customer_key(tenant, id));
     assert_eq!(service.lookup("globex", &[id]).await.names(), ["Zaphod"]);
     redis.filled("globex", &[id]).await;
+    let epoch = redis.epoch().await;
+    let [ours, theirs] = ["acme42", "globex"].map(|tenant| customer_key(&epoch, tenant, id));
     redis.run::<()>(&["COPY", &theirs, &ours, "REPLACE"]).await;
 
     let reply = service.lookup("acme42", &[id]).await;
@@ -224,9 +225,10 @@ async fn another_customers_value_is_never_served() {
     let redis = Redis::start().await;
     let service = setup(&database, &redis).start().await;
     let (ann, zaphod) = (database.customer("acme42", "Ann").await, database.customer("acme42", "Zaphod").await);
-    let [hers, his] = [ann, zaphod].map(|id| customer_key("acme42", id));
     service.lookup("acme42", &[zaphod]).await;
     redis.filled("acme42", &[zaphod]).await;
+    let epoch = redis.epoch().await;
+    let [hers, his] = [ann, zaphod].map(|id| customer_key(&epoch, "acme42", id));
     redis.run::<()>(&["COPY", &his, &hers, "REPLACE"]).await;
     assert_eq!(service.lookup("acme42", &[ann]).await.names(), ["Ann"]);
 }

@@ -56,9 +56,16 @@ impl Connector {
     /// The same, for hearing of changes.
     #[must_use]
     pub fn for_listening(&self) -> Self {
-        // A beat need not survive a crash.
-        let mut this = Self { session: "SET synchronous_commit = off".to_owned(), ..self.clone() };
+        let mut this = self.unbounded();
         this.config.application_name("cxone-data-action listener");
+        this
+    }
+
+    /// The same, for the beats that a listener waits for.
+    #[must_use]
+    pub fn for_beats(&self) -> Self {
+        let mut this = self.unbounded();
+        this.config.application_name("cxone-data-action heartbeat");
         this
     }
 

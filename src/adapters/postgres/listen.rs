@@ -1,5 +1,8 @@
 //! Hears of changed customers, by the notifications that a trigger sends, and proves by a beat that it hears: a connection
 //! that has gone silent says nothing of it.
+//!
+//! Beats are sent over a connection of their own, made with the URL of lookups. A beat that arrives shows that the listener is
+//! connected to the database that lookups reach, and that no pooler between has swallowed its `LISTEN`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, Notification};
+use tokio_postgres::{Client, Notification, SimpleQueryMessage};
 use uuid::Uuid;
 
 use super::connect::Connector;
 use super::failure::described;
-use crate::app::ports::{Change, Watch};
+use crate::app::ports::{Beat, Change, Epoch, ServerStart, Watch};
 use crate::domain::{CustomerId, TenantId};
 use crate::metrics::Metrics;
 
@@ -33,16 +37,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How many notifications are taken in one go.
 const AT_A_TIME: usize = 64;
 
-/// Takes its number after the beat was sent. The queue of notifications is one for the whole database, so whatever was committed
-/// before comes before.
-const BEAT: &str = "SELECT pg_notify($1, $2 || ' ' || pg_current_xact_id()::text)";
+/// The database cluster, which a physical copy shares.
+const CLUSTER: &str = "SELECT system_identifier FROM pg_control_system()";
 
-/// Listens for ever, over one connection after the other.
-pub async fn listen(connector: Connector, watch: Arc<dyn Watch>, metrics: Arc<Metrics>) {
+/// Why a beat that Postgres has taken is not heard.
+const NOT_ARRIVED: &str = "a beat was sent and did not arrive: behind a pooler in transaction mode, database.listen_url has to lead to \
+     Postgres itself, and to the database of database.url";
+
+/// The connections that a listener makes.
+pub struct Connectors {
+    /// To Postgres itself.
+    pub listener: Connector,
+    /// The way that lookups take.
+    pub beats: Connector,
+}
+
+/// Listens for ever, over one pair of connections after the other.
+pub async fn listen(connectors: Connectors, watch: Arc<dyn Watch>, metrics: Arc<Metrics>) {
     let mut pause = SHORTEST_PAUSE;
     loop {
         let began = Instant::now();
-        let ended = session(&connector, &*watch, &metrics).await;
+        let ended = session(&connectors, &*watch, &metrics).await;
         watch.lost();
         metrics.listening(false);
         if began.elapsed() > LONGEST_PAUSE {
@@ -56,17 +71,56 @@ pub async fn listen(connector: Connector, watch: Arc<dyn Watch>, metrics: Arc<Me
     }
 }
 
-/// One connection, until it fails.
-async fn session(connector: &Connector, watch: &dyn Watch, metrics: &Metrics) -> anyhow::Result<()> {
-    let connected = timeout(connector.patience(), connector.listening()).await.context("connect in time")?;
+/// One pair of connections, until one of them fails.
+async fn session(connectors: &Connectors, watch: &dyn Watch, metrics: &Metrics) -> anyhow::Result<()> {
+    let connected = timeout(connectors.listener.patience(), connectors.listener.listening()).await.context("connect in time")?;
     let (client, notifications) = connected.map_err(|error| described(&error)).context("connect")?;
     let own = format!("cxda_beat_{}", Uuid::new_v4().simple());
     let listen = format!("LISTEN {CHANGES}; LISTEN {own}");
     timeout(BEAT_PATIENCE, client.batch_execute(&listen)).await.context("listen in time")?.map_err(|error| described(&error))?;
-    let (heard, beats) = watch::channel(0);
+    let (sender, _connection) = connectors.beats.client_in_time().await.context("connect for beats")?;
+    let beats = Beats { cluster: in_patience(cluster(&sender)).await?, sender, channel: own };
+    let (heard, arrived) = watch::channel(0);
     tokio::select! {
-        ended = receive(notifications, &own, watch, &heard) => ended,
-        ended = beat(&client, &own, watch, beats, metrics) => ended,
+        ended = receive(notifications, &beats.channel, watch, &heard) => ended,
+        ended = beat(&beats, watch, arrived, metrics) => ended,
+    }
+}
+
+/// What identifies the database cluster; 0 where the server does not tell, so that the other parts of an epoch have to do.
+async fn cluster(client: &Client) -> anyhow::Result<u64> {
+    let answer = match client.simple_query(CLUSTER).await {
+        Ok(answer) => answer,
+        Err(error) if error.as_db_error().is_some() => return Ok(0),
+        Err(error) => return Err(described(&error)),
+    };
+    let row = |message: &SimpleQueryMessage| if let SimpleQueryMessage::Row(row) = message { row.get(0)?.parse().ok() } else { None };
+    Ok(answer.iter().find_map(row).unwrap_or_default())
+}
+
+/// Sends beats.
+struct Beats {
+    sender: Client,
+    cluster: u64,
+    channel: String,
+}
+
+impl Beats {
+    /// Takes its number after the beat was sent. The queue of notifications is one for the whole database, so whatever was committed
+    /// before comes before.
+    ///
+    /// One statement, without a name and without session state: a pooler may run each on another server connection. The statistics
+    /// begin anew after a crash, which keeps the start of the server, but may lose commits that were not waited for.
+    async fn send(&self, number: u64) -> Result<(), tokio_postgres::Error> {
+        let Self { sender, cluster, channel } = self;
+        let statement = format!(
+            "SELECT set_config('synchronous_commit', 'off', true), \
+             pg_notify('{channel}', concat_ws(' ', '{number}', pg_current_xact_id(), server, {cluster}, database, statistics)) \
+             FROM (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server, \
+             (SELECT oid FROM pg_database WHERE datname = current_database()) AS database, \
+             (SELECT (extract(epoch FROM stats_reset) * 1000000)::bigint FROM pg_stat_bgwriter) AS statistics) AS identity"
+        );
+        sender.batch_execute(&statement).await
     }
 }
 
@@ -77,17 +131,20 @@ async fn receive(
     watch: &dyn Watch,
     heard: &watch::Sender<u64>,
 ) -> anyhow::Result<()> {
-    let mut batch = Vec::new();
+    let (mut batch, mut epoch) = (Vec::new(), None);
     while notifications.recv_many(&mut batch, AT_A_TIME).await > 0 {
         let mut changes = Vec::new();
         for notification in batch.drain(..) {
             if notification.channel() == own {
                 // Whatever came before the beat is said before it.
                 pass_on(watch, &mut changes).await;
-                let (beat, number) = notification.payload().split_once(' ').context("read a beat")?;
-                let (beat, number) = (beat.parse()?, number.parse()?);
-                watch.beat_heard(beat, number);
-                heard.send_replace(beat);
+                let beat = read_beat(notification.payload()).context("read a beat")?;
+                // Of one session all beats are of one history: what was heard between two may have been of either.
+                if *epoch.get_or_insert(beat.epoch) != beat.epoch {
+                    bail!("the database was replaced or restarted");
+                }
+                watch.beat_heard(beat);
+                heard.send_replace(beat.number);
             } else {
                 changes.push(change(notification.payload()));
             }
@@ -103,18 +160,26 @@ async fn pass_on(watch: &dyn Watch, changes: &mut Vec<Change>) {
     }
 }
 
+/// A beat as [`Beats::send`] writes it: its number, the transaction id, the start of the server, and what else tells one history from
+/// another.
+fn read_beat(payload: &str) -> Option<Beat> {
+    let mut words = payload.splitn(3, ' ');
+    let (number, seen, identity) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
+    let server = ServerStart(identity.split(' ').next()?.parse().ok()?);
+    let digest: [u8; 32] = Sha256::digest(identity).into();
+    let epoch = Epoch(u64::from_be_bytes(*digest.first_chunk()?));
+    Some(Beat { number, seen, server, epoch })
+}
+
 /// Sends a beat now and then, and fails where it does not come back.
-async fn beat(client: &Client, own: &str, watch: &dyn Watch, mut beats: watch::Receiver<u64>, metrics: &Metrics) -> anyhow::Result<()> {
+async fn beat(beats: &Beats, watch: &dyn Watch, mut arrived: watch::Receiver<u64>, metrics: &Metrics) -> anyhow::Result<()> {
     for beat in 1.. {
         watch.beat_sent(beat);
         let sent = Instant::now();
-        let back = async {
-            let number = beat.to_string();
-            client.query_one(BEAT, &[&own, &number]).await.map_err(|error| described(&error))?;
-            beats.wait_for(|heard| *heard >= beat).await.context("hear a beat")?;
-            anyhow::Ok(())
-        };
-        in_patience(back).await?;
+        in_patience(async { beats.send(beat).await.map_err(|error| described(&error)) }).await.context("send a beat")?;
+        let arrival = async { arrived.wait_for(|heard| *heard >= beat).await.map(drop).context("hear a beat") };
+        let arrival = timeout(BEAT_PATIENCE.saturating_sub(sent.elapsed()), arrival).await;
+        arrival.context(NOT_ARRIVED)??;
         metrics.notified(sent.elapsed());
         metrics.listening(true);
         sleep(BEAT_EVERY).await;
@@ -122,8 +187,8 @@ async fn beat(client: &Client, own: &str, watch: &dyn Watch, mut beats: watch::R
     Ok(())
 }
 
-async fn in_patience(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    timeout(BEAT_PATIENCE, work).await.context("hear a beat in time")?
+async fn in_patience<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    timeout(BEAT_PATIENCE, work).await.context("get an answer in time")?
 }
 
 /// What the trigger says.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use tokio::time::timeout_at;
 use tokio_postgres::types::ToSql;
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use super::failure::{Failure, store_error};
 use super::pool::Lease;
-use crate::app::ports::{Reading, StoreError};
+use crate::app::ports::{Reading, ServerStart, StoreError};
 use crate::domain::{AuditEntry, CustomerDocument, CustomerId, CustomerRecord, TenantId};
 use crate::metrics::Rollback;
 
@@ -81,7 +82,7 @@ impl Statements {
 
     /// Customers and audit rows in one statement, which is a transaction of its own: nothing waits for an answer in between. So
     /// the database itself finds out who is missing, and looks for them only where not all are found. The last row is no
-    /// customer, but the database's time as caches count it.
+    /// customer, but the database's time as caches count it, and the start of the server in the place of `updated_at`.
     fn lookup(tenant: &str, customers: &str, is_missing: &str, repeated: &str) -> String {
         let missing = format!(
             " || CASE WHEN (SELECT count(*) FROM found) = cardinality($19) THEN '{{}}' \
@@ -93,7 +94,7 @@ impl Statements {
             "WITH found AS MATERIALIZED \
              (SELECT c.id, c.version, c.name, c.status, c.updated_at, c.attributes::text{tenant} {customers}), logged AS ({audit}) \
              SELECT * FROM found UNION ALL \
-             SELECT NULL, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, NULL, NULL, NULL, NULL{no_tenant}"
+             SELECT NULL, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, NULL, NULL, pg_postmaster_start_time(), NULL{no_tenant}"
         )
     }
 
@@ -203,16 +204,19 @@ pub(super) struct Found {
 impl Found {
     /// To each what it asked for.
     pub(super) fn readings(&self, wishes: &[&Wish]) -> anyhow::Result<Vec<Reading>> {
-        let (mut customers, mut seen) = (HashMap::with_capacity(self.rows.len()), 0);
+        let (mut customers, mut seen, mut server) = (HashMap::with_capacity(self.rows.len()), 0, ServerStart::default());
         for row in &self.rows {
             match self.customer(row)? {
                 (Some((tenant, document)), _) => drop(customers.insert((tenant, document.id), document)),
-                (None, time) => seen = time,
+                (None, time) => {
+                    seen = time;
+                    server = ServerStart(row.try_get::<_, DateTime<Utc>>(4)?.timestamp_micros());
+                }
             }
         }
         let reading = |wish: &&Wish| {
             let found = wish.asked.iter().filter_map(|id| customers.get(&(wish.entry.tenant, *id)).cloned());
-            Reading { found: found.collect(), seen }
+            Reading { found: found.collect(), seen, server }
         };
         Ok(wishes.iter().map(reading).collect())
     }
@@ -246,7 +250,7 @@ type Parameter<'a> = &'a (dyn ToSql + Sync);
 /// The audit rows: a column each.
 struct Entries<'a> {
     tenants: Vec<&'a str>,
-    times: Vec<chrono::DateTime<chrono::Utc>>,
+    times: Vec<DateTime<Utc>>,
     ids: Vec<Uuid>,
     actions: Vec<&'a str>,
     sources: Vec<&'a str>,

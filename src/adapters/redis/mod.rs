@@ -14,7 +14,7 @@ use bb8_redis::redis::{self, Pipeline, Script};
 use uuid::Uuid;
 
 use super::guard::{Guard, GuardSettings};
-use crate::app::ports::{Cache, CacheError, Cached};
+use crate::app::ports::{Cache, CacheError, Cached, Epoch};
 use crate::domain::{CustomerId, TenantId};
 use crate::metrics::Metrics;
 use pool::Pool;
@@ -83,11 +83,17 @@ struct Fill {
     value: Vec<u8>,
 }
 
+/// An epoch as keys name it: 16 hexadecimal digits. So no database and no history of one meets the values and marks of another, and
+/// those of a history that is over go with their time to live.
+fn spelled(epoch: Epoch) -> String {
+    hex::encode(epoch.0.to_be_bytes())
+}
+
 /// The key of one customer. The braces are Redis Cluster's hash tag: all of a tenant's keys share a slot, so that one
 /// `MGET` may ask for several.
-fn key(tenant: &TenantId, id: CustomerId) -> String {
+fn key(epoch: &str, tenant: &TenantId, id: CustomerId) -> String {
     // `format!` took 4 % of the instructions of a lookup from Redis; this takes 2 %.
-    ["cxda:v2:{", tenant.as_str(), "}:", id.uuid().hyphenated().encode_lower(&mut Uuid::encode_buffer())].concat()
+    ["cxda:v3:{", tenant.as_str(), "}:", epoch, ":", id.uuid().hyphenated().encode_lower(&mut Uuid::encode_buffer())].concat()
 }
 
 /// Now, as stores tell it.
@@ -105,12 +111,13 @@ impl Cache for RedisCache {
         "redis"
     }
 
-    async fn get(&self, tenant: &TenantId, ids: &[CustomerId]) -> Result<Vec<Option<Cached>>, CacheError> {
-        let keys: Vec<_> = ids.iter().map(|id| key(tenant, *id)).collect();
+    async fn get(&self, epoch: Epoch, tenant: &TenantId, ids: &[CustomerId]) -> Result<Vec<Option<Cached>>, CacheError> {
+        let spelled = spelled(epoch);
+        let keys: Vec<_> = ids.iter().map(|id| key(&spelled, tenant, *id)).collect();
         let mut command = redis::cmd("MGET");
         command.arg(&keys);
         let values: Vec<Option<Vec<u8>>> = self.guard.call(self.pool.run(&command)).await?;
-        let checked = |(key, value): (&String, Option<Vec<u8>>)| match value::decode(&value?, key) {
+        let checked = |(key, value): (&String, Option<Vec<u8>>)| match value::decode(&value?, key, epoch) {
             Ok(cached) => Some(cached),
             Err(Rejected::Mark) => None,
             Err(reason) => {
@@ -128,7 +135,7 @@ impl Cache for RedisCache {
     /// with the script alone.
     async fn put(&self, entries: &[(TenantId, CustomerId, Cached)]) -> Result<(), CacheError> {
         let fill = |(tenant, id, cached): &(TenantId, CustomerId, Cached)| {
-            let key = key(tenant, *id);
+            let key = key(&spelled(cached.epoch), tenant, *id);
             Fill { version: cached.version, ttl: millis(cached.keep).max(1), value: value::encode(&key, cached), key }
         };
         let mut fills: Vec<_> = entries.iter().map(fill).collect();
@@ -151,10 +158,10 @@ impl Cache for RedisCache {
         Ok(self.guard.call(work).await?)
     }
 
-    async fn invalidate(&self, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError> {
-        let mut invalidate = self.invalidate.prepare_invoke();
+    async fn invalidate(&self, epoch: Epoch, changed: &[(TenantId, CustomerId, u64)]) -> Result<(), CacheError> {
+        let (mut invalidate, spelled) = (self.invalidate.prepare_invoke(), spelled(epoch));
         for (tenant, id, version) in changed {
-            invalidate.key(key(tenant, *id)).arg(value::version(*version)).arg(value::mark(*version));
+            invalidate.key(key(&spelled, tenant, *id)).arg(value::version(*version)).arg(value::mark(*version));
         }
         invalidate.arg(millis(self.mark_for));
         Ok(self.guard.call(self.pool.run(&invalidate)).await?)

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{millis, unix_millis};
-use crate::app::ports::Cached;
+use crate::app::ports::{Cached, Epoch};
 use crate::domain::Known;
 
 /// How a value and a mark begin.
@@ -62,7 +62,7 @@ pub(super) fn mark(version: u64) -> String {
 
 /// The version stands first and is always as long, so that scripts find it.
 pub(super) fn encode(key: &str, cached: &Cached) -> Vec<u8> {
-    let Cached { known, version, seen, keep } = cached;
+    let Cached { known, version, seen, keep, epoch: _ } = cached;
     let (version, expires) = (self::version(*version), unix_millis() + millis(*keep));
     let mut value = format!(r#"{HEAD}{version}","seen":{seen},"expires":{expires},"key":"{key}","customer":"#).into_bytes();
     value.extend_from_slice(match known {
@@ -74,8 +74,8 @@ pub(super) fn encode(key: &str, cached: &Cached) -> Vec<u8> {
     value
 }
 
-/// What was written there under this key.
-pub(super) fn decode(bytes: &[u8], key: &str) -> Result<Cached, Rejected> {
+/// What was written there under this key, which names its epoch.
+pub(super) fn decode(bytes: &[u8], key: &str, epoch: Epoch) -> Result<Cached, Rejected> {
     let Some(value) = Value::read(bytes) else {
         return Err(if is_mark(bytes) { Rejected::Mark } else { Rejected::Corrupt });
     };
@@ -86,7 +86,7 @@ pub(super) fn decode(bytes: &[u8], key: &str) -> Result<Cached, Rejected> {
         return Err(Rejected::Expired);
     }
     let known = if customer == NOBODY { Known::Absent } else { Known::Present(customer.into()) };
-    Ok(Cached { known, version: value.version, seen: value.seen, keep: Duration::from_millis(left) })
+    Ok(Cached { known, version: value.version, seen: value.seen, epoch, keep: Duration::from_millis(left) })
 }
 
 fn is_mark(bytes: &[u8]) -> bool {
@@ -132,27 +132,29 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 mod tests {
     use super::*;
 
-    const KEY: &str = "cxda:v2:{acme42}:6f1c0000-0000-4000-8000-000000000001";
+    const EPOCH: Epoch = Epoch(7);
+
+    const KEY: &str = "cxda:v3:{acme42}:0000000000000007:6f1c0000-0000-4000-8000-000000000001";
 
     fn ann() -> Cached {
         let known = Known::Present(br#"{"name":"Ann"}"#.as_slice().into());
-        Cached { known, version: 3, seen: 1000, keep: Duration::from_mins(1) }
+        Cached { known, version: 3, seen: 1000, epoch: EPOCH, keep: Duration::from_mins(1) }
     }
 
     #[test]
     fn what_is_written_is_read_under_its_own_key_alone() {
         for known in [ann().known, Known::Absent] {
             let bytes = encode(KEY, &Cached { known: known.clone(), ..ann() });
-            let decoded = decode(&bytes, KEY).map(|cached| (cached.known, cached.version, cached.seen));
+            let decoded = decode(&bytes, KEY, EPOCH).map(|cached| (cached.known, cached.version, cached.seen));
             assert_eq!(decoded, Ok((known, 3, 1000)));
             let cut = KEY[..KEY.len() - 1].to_owned();
             for other in [KEY.replace("acme42", "acme43"), KEY.replace("0001", "0002"), cut, format!("{KEY}0")] {
-                assert_eq!(decode(&bytes, &other), Err(Rejected::Foreign), "{other}");
+                assert_eq!(decode(&bytes, &other, EPOCH), Err(Rejected::Foreign), "{other}");
             }
         }
         let expired = encode(KEY, &Cached { keep: Duration::ZERO, ..ann() });
-        assert_eq!(decode(&expired, KEY), Err(Rejected::Expired));
-        assert_eq!(decode(mark(4).as_bytes(), KEY), Err(Rejected::Mark));
+        assert_eq!(decode(&expired, KEY, EPOCH), Err(Rejected::Expired));
+        assert_eq!(decode(mark(4).as_bytes(), KEY, EPOCH), Err(Rejected::Mark));
     }
 
     #[test]
@@ -167,10 +169,10 @@ mod tests {
     fn no_mutilated_value_is_used() {
         let bytes = encode(KEY, &ann());
         for at in 0..bytes.len() {
-            assert_eq!(decode(&bytes[..at], KEY), Err(Rejected::Corrupt), "cut at {at}");
+            assert_eq!(decode(&bytes[..at], KEY, EPOCH), Err(Rejected::Corrupt), "cut at {at}");
             let mut other = bytes.clone();
             other[at] ^= 1;
-            assert_eq!(decode(&other, KEY), Err(Rejected::Corrupt), "another byte at {at}");
+            assert_eq!(decode(&other, KEY, EPOCH), Err(Rejected::Corrupt), "another byte at {at}");
         }
     }
 }

@@ -70,13 +70,14 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::app::ports::Epoch;
 
     fn entries(n: usize, bytes: usize) -> anyhow::Result<Vec<Entry>> {
         let tenant: TenantId = "acme42".parse()?;
         let known = Known::Present(vec![b'x'; bytes].into());
         let entry = |_| {
             let id = CustomerId::from_uuid(Uuid::new_v4()).ok_or_else(|| anyhow::anyhow!("the nil id"))?;
-            Ok((tenant, id, Cached { known: known.clone(), version: 1, seen: 1, keep: Duration::from_mins(1) }))
+            Ok((tenant, id, Cached { known: known.clone(), version: 1, seen: 1, epoch: Epoch(1), keep: Duration::from_mins(1) }))
         };
         (0..n).map(entry).collect()
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 
-use crate::app::ports::Cached;
+use crate::app::ports::{Cached, Epoch};
 use crate::domain::{CustomerId, Known, TenantId};
 
 /// Changes that are remembered. Fills that began before the oldest of them are refused.
@@ -45,6 +45,7 @@ struct Entry {
     known: Known,
     version: u64,
     seen: u64,
+    epoch: Epoch,
     until: Instant,
 }
 
@@ -81,9 +82,9 @@ impl Local {
         self.now.load(Ordering::Acquire)
     }
 
-    pub(super) fn get(&self, tenant: &TenantId, id: CustomerId, horizon: u64, now: Instant) -> Option<Known> {
+    pub(super) fn get(&self, tenant: &TenantId, id: CustomerId, epoch: Epoch, horizon: u64, now: Instant) -> Option<Known> {
         let entry = self.entries.as_ref()?.get(&KeyRef(tenant, id))?;
-        (entry.seen > horizon && entry.until > now).then_some(entry.known)
+        (entry.epoch == epoch && entry.seen > horizon && entry.until > now).then_some(entry.known)
     }
 
     /// Keeps what was read under that ticket, but for what is older than a change since; and gives what is not.
@@ -97,8 +98,8 @@ impl Local {
         let now = Instant::now();
         let fresh: Vec<_> = entries.into_iter().filter(current).collect();
         if let Some(kept) = &self.entries {
-            for (id, Cached { known, version, seen, keep }) in &fresh {
-                let entry = Entry { known: known.clone(), version: *version, seen: *seen, until: now + *keep };
+            for (id, Cached { known, version, seen, epoch, keep }) in &fresh {
+                let entry = Entry { known: known.clone(), version: *version, seen: *seen, epoch: *epoch, until: now + *keep };
                 kept.insert(Key(*tenant, *id), entry);
             }
         }
@@ -149,7 +150,7 @@ mod tests {
     }
 
     fn cached() -> Cached {
-        Cached { known: Known::Present(b"{}".as_slice().into()), version: 1, seen: 1, keep: Duration::from_mins(1) }
+        Cached { known: Known::Present(b"{}".as_slice().into()), version: 1, seen: 1, epoch: Epoch(1), keep: Duration::from_mins(1) }
     }
 
     #[test]
@@ -159,7 +160,7 @@ mod tests {
         let before = local.ticket();
         local.forget(&[(a, changed, 2)]);
         assert_eq!(local.put(&a, vec![(changed, cached()), (other, cached())], before).len(), 1);
-        let there = |id| local.get(&a, id, 0, Instant::now()).is_some();
+        let there = |id| local.get(&a, id, Epoch(1), 0, Instant::now()).is_some();
         assert_eq!((there(changed), there(other)), (false, true));
         local.put(&a, vec![(changed, cached())], local.ticket());
         assert!(there(changed));
@@ -188,10 +189,11 @@ mod tests {
         let (local, a, b) = (Local::new(10), "a".parse::<TenantId>()?, "b".parse::<TenantId>()?);
         local.put(&a, vec![(id(1)?, cached())], local.ticket());
         let now = Instant::now();
-        assert!(local.get(&a, id(1)?, 0, now).is_some());
-        assert!(local.get(&b, id(1)?, 0, now).is_none());
-        assert!(local.get(&a, id(1)?, 1, now).is_none(), "read before the horizon");
-        assert!(local.get(&a, id(1)?, 0, now + Duration::from_mins(2)).is_none(), "over");
+        assert!(local.get(&a, id(1)?, Epoch(1), 0, now).is_some());
+        assert!(local.get(&b, id(1)?, Epoch(1), 0, now).is_none());
+        assert!(local.get(&a, id(1)?, Epoch(1), 1, now).is_none(), "read before the horizon");
+        assert!(local.get(&a, id(1)?, Epoch(2), 0, now).is_none(), "read from another history");
+        assert!(local.get(&a, id(1)?, Epoch(1), 0, now + Duration::from_mins(2)).is_none(), "over");
         Ok(())
     }
 }

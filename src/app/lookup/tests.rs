@@ -1,7 +1,7 @@
 //! What is hard to make happen from outside: each fault by a mock at its seam.
 
 use super::*;
-use crate::app::ports::{Cache, CacheError, MockCache, MockCustomerStore, Reading};
+use crate::app::ports::{Cache, CacheError, MockCache, MockCustomerStore, ServerStart};
 
 fn id(n: u128) -> CustomerId {
     CustomerId::from_uuid(Uuid::from_u128(n)).expect("not nil")
@@ -19,7 +19,7 @@ fn request(ids: &[u128]) -> LookupRequest {
 }
 
 fn present(text: &'static str) -> Cached {
-    Cached { known: Known::Present(text.as_bytes().into()), version: 1, seen: 1, keep: Duration::from_secs(1) }
+    Cached { known: Known::Present(text.as_bytes().into()), version: 1, seen: 1, epoch: Epoch::default(), keep: Duration::from_secs(1) }
 }
 
 fn lookup(store: MockCustomerStore, shared: Option<MockCache>) -> Lookup {
@@ -38,13 +38,13 @@ fn lookup(store: MockCustomerStore, shared: Option<MockCache>) -> Lookup {
 fn knowing(answers: Vec<Option<Cached>>) -> MockCache {
     let mut cache = MockCache::new();
     cache.expect_tier().return_const("redis");
-    cache.expect_get().returning(move |_, _| Ok(answers.clone()));
+    cache.expect_get().returning(move |_, _, _| Ok(answers.clone()));
     cache
 }
 
 fn reading(found: &[u128]) -> Reading {
     let document = |n: &u128| CustomerDocument { id: id(*n), version: 1, json: n.to_string().into_bytes().into() };
-    Reading { found: found.iter().map(document).collect(), seen: 1 }
+    Reading { found: found.iter().map(document).collect(), seen: 1, server: ServerStart::default() }
 }
 
 fn finding(found: &'static [u128]) -> MockCustomerStore {
@@ -57,7 +57,7 @@ fn finding(found: &'static [u128]) -> MockCustomerStore {
 async fn a_cache_that_fails_is_passed_by_and_an_absence_of_no_duration_is_not_kept() {
     let mut cache = MockCache::new();
     cache.expect_tier().return_const("redis");
-    cache.expect_get().returning(|_, _| Err(CacheError::CircuitOpen));
+    cache.expect_get().returning(|_, _, _| Err(CacheError::CircuitOpen));
     cache.expect_put().times(1).withf(|entries| entries.iter().map(|(_, id, _)| *id).eq([id(2)])).returning(|_| Ok(()));
     let lookup = lookup(finding(&[2]), Some(cache));
     let answer = lookup.run(request(&[1, 2])).await.expect("an answer");
@@ -67,7 +67,7 @@ async fn a_cache_that_fails_is_passed_by_and_an_absence_of_no_duration_is_not_ke
 
 #[tokio::test]
 async fn the_store_is_asked_for_what_the_cache_lacks_and_again_for_what_it_holds_as_absent() {
-    let absent = Cached { known: Known::Absent, version: 0, seen: 1, keep: Duration::from_secs(1) };
+    let absent = Cached { known: Known::Absent, version: 0, seen: 1, epoch: Epoch::default(), keep: Duration::from_secs(1) };
     let mut cache = knowing(vec![Some(present("1")), Some(absent), None]);
     cache.expect_put().returning(|_| Ok(()));
     let mut store = MockCustomerStore::new();

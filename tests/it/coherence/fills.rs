@@ -7,13 +7,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{all_keep, all_see, cached, has_heard, instances, name, rename, setup};
-use crate::support::{Database, Gate, Kept, Redis, Service, Setup, customer_key, wait_until};
+use crate::support::{Database, Gate, Kept, Redis, Service, Setup, wait_until};
 
 /// How long anything is kept in these tests at most, in milliseconds: a minute, and a tenth of it.
 const LONGEST: i64 = 66_000;
 
-fn key(id: Uuid) -> String {
-    customer_key("acme42", id)
+async fn key(redis: &Redis, id: Uuid) -> String {
+    redis.customer_key("acme42", id).await
 }
 
 fn mark(version: u64) -> String {
@@ -22,7 +22,7 @@ fn mark(version: u64) -> String {
 
 /// Waits until the mark of a change to that version stands in Redis.
 async fn marked(redis: &Redis, id: Uuid, version: u64) {
-    let there = async || redis.run::<Option<String>>(&["GET", &key(id)]).await.filter(|value| *value == mark(version));
+    let there = async || redis.run::<Option<String>>(&["GET", &key(redis, id).await]).await.filter(|value| *value == mark(version));
     wait_until(&format!("version {version} is marked"), there).await;
 }
 
@@ -124,18 +124,18 @@ enum Fill {
 
 impl Fill {
     /// What it alone sends.
-    fn mark(self, id: Uuid) -> String {
+    fn mark(self, key: &str) -> String {
         match self {
-            Self::Set => format!(r#""key":"{}""#, key(id)),
+            Self::Set => format!(r#""key":"{key}""#),
             // A version behind the last key.
-            Self::Script => format!("{}\r\n$19\r\n", key(id)),
+            Self::Script => format!("{key}\r\n$19\r\n"),
         }
     }
 }
 
 /// Has that service read both, and keeps the fill of both at the gate, while it has a way to Redis beside it.
-async fn held_up(slow: &Service, gate: &Gate, ids: [Uuid; 2], fill: Fill) {
-    gate.keep(Kept::Sent(fill.mark(ids[1]).into_bytes()));
+async fn held_up(slow: &Service, gate: &Gate, redis: &Redis, ids: [Uuid; 2], fill: Fill) {
+    gate.keep(Kept::Sent(fill.mark(&key(redis, ids[1]).await).into_bytes()));
     let held = async || {
         slow.lookup("acme42", &ids).await;
         gate.holds().then_some(())
@@ -166,7 +166,7 @@ async fn comes_too_late(fill: Fill) {
         Fill::Set => Uuid::new_v4(),
         Fill::Script => other,
     };
-    held_up(&services[0], &gate, [changed, other], fill).await;
+    held_up(&services[0], &gate, &redis, [changed, other], fill).await;
     rename(&database, changed, "Beth").await;
     for service in &services {
         has_heard(service, 4).await;
@@ -185,7 +185,7 @@ async fn a_mark_is_replaced_by_what_is_as_new_and_by_nothing_older() {
         let [id, other] = two(&database, &redis, &services).await;
         // Both come by the same script.
         for (id, version) in [(id, version), (other, 0)] {
-            redis.run::<()>(&["SET", &key(id), &mark(version), "PX", "60000"]).await;
+            redis.run::<()>(&["SET", &key(&redis, id).await, &mark(version), "PX", "60000"]).await;
         }
         assert_eq!(services[0].lookup("acme42", &[id, other]).await.cache(), "miss");
         redis.filled("acme42", &[other]).await;
@@ -201,7 +201,7 @@ async fn a_change_leaves_its_mark_for_whoever_reads_late() {
     marked(&redis, id, 1).await;
     rename(&database, id, "Beth").await;
     marked(&redis, id, 2).await;
-    let left = redis.run::<i64>(&["PTTL", &key(id)]).await;
+    let left = redis.run::<i64>(&["PTTL", &key(&redis, id).await]).await;
     assert!((LONGEST..=LONGEST + 15_000).contains(&left), "the mark ends after {left} ms");
     database.run("DELETE FROM customers").await;
     marked(&redis, id, 3).await;
@@ -216,14 +216,14 @@ async fn a_mark_of_an_instance_that_keeps_for_longer_is_not_shortened() {
     has_heard(&service, 3).await;
     // Of a change before the one that is heard of next, of that one, and of a customer before it was deleted.
     for (id, version) in ids.iter().zip([1, 2, 5]) {
-        redis.run::<()>(&["SET", &key(*id), &mark(version), "PX", "80000"]).await;
+        redis.run::<()>(&["SET", &key(&redis, *id).await, &mark(version), "PX", "80000"]).await;
     }
     database.run("UPDATE customers SET name = 'Beth'").await;
     has_heard(&service, 6).await;
     // All are told of at once, and the first shows when.
     for (id, version) in ids.into_iter().zip([2, 2, 5]) {
         marked(&redis, id, version).await;
-        let left = redis.run::<i64>(&["PTTL", &key(id)]).await;
+        let left = redis.run::<i64>(&["PTTL", &key(&redis, id).await]).await;
         assert!(left > 60_000, "a mark of version {version} ends after {left} ms");
     }
 }
@@ -266,14 +266,14 @@ async fn a_mark_stays_for_as_long_as_the_last_change_needs_it() {
     let services = [slow(&database, &gate).await, far_alone(&database).redis(&redis).start().await];
     let [changed, other] = two(&database, &redis, &services).await;
     // Of a customer that was deleted nearly as long ago as marks stay, and that has come back since.
-    redis.run::<()>(&["SET", &key(changed), &mark(5), "PX", "3000"]).await;
-    held_up(&services[0], &gate, [changed, other], Fill::Script).await;
+    redis.run::<()>(&["SET", &key(&redis, changed).await, &mark(5), "PX", "3000"]).await;
+    held_up(&services[0], &gate, &redis, [changed, other], Fill::Script).await;
     rename(&database, changed, "Beth").await;
     for service in &services {
         has_heard(service, 4).await;
     }
     let is_over = async || {
-        let left = redis.run::<i64>(&["PTTL", &key(changed)]).await;
+        let left = redis.run::<i64>(&["PTTL", &key(&redis, changed).await]).await;
         (!(0..=3_000).contains(&left)).then_some(())
     };
     wait_until("the first mark is over, or was renewed", is_over).await;

@@ -1,18 +1,12 @@
 //! Redis, Postgres or the service restarted: what was kept before is not believed where something may have changed since.
 
-use uuid::Uuid;
-
 use super::{LISTENER, all_keep, all_see, cached, instances, name, rename, setup};
-use crate::support::{Cluster, Database, Redis, Service, customer_key, wait_until};
-
-fn key(id: Uuid) -> String {
-    customer_key("acme42", id)
-}
+use crate::support::{Cluster, Database, Redis, Service, wait_until};
 
 /// Puts a value back, as out of a snapshot.
-async fn restore(redis: &Redis, id: Uuid, dump: &[u8]) {
+async fn restore(redis: &Redis, key: &str, dump: &[u8]) {
     let mut restore = redis::cmd("RESTORE");
-    restore.arg(key(id)).arg(0).arg(dump).arg("REPLACE");
+    restore.arg(key).arg(0).arg(dump).arg("REPLACE");
     restore.query_async::<()>(&mut redis.connection().await).await.expect("restored");
 }
 
@@ -38,7 +32,8 @@ async fn old_values_are_not_believed(while_it_was_there: bool) {
     let id = database.customer("acme42", "Ann").await;
     cached(&services[0], "acme42", id).await;
     redis.filled("acme42", &[id]).await;
-    let old: Vec<u8> = redis.run(&["DUMP", &key(id)]).await;
+    let key = redis.customer_key("acme42", id).await;
+    let old: Vec<u8> = redis.run(&["DUMP", &key]).await;
     if while_it_was_there {
         rename(&database, id, "Beth").await;
         all_see(&services, "acme42", id, Some("Beth")).await;
@@ -48,7 +43,7 @@ async fn old_values_are_not_believed(while_it_was_there: bool) {
         rename(&database, id, "Beth").await;
     }
     redis.start_again().await;
-    restore(&redis, id, &old).await;
+    restore(&redis, &key, &old).await;
     all_keep(&services, "acme42", id, "Beth").await;
     // And it is told of changes as before.
     rename(&database, id, "Cleo").await;

@@ -83,6 +83,14 @@ impl Cluster {
         cluster
     }
 
+    /// The server of a data directory that is there already.
+    pub(crate) async fn adopt(data_dir: PathBuf, options: &[(&str, &str)]) -> Self {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut cluster = Self { server: None, data_dir, options, template: OnceCell::new_with(Some(())) };
+        cluster.start_again().await;
+        cluster
+    }
+
     /// Starts a killed one, at the same address.
     pub(crate) async fn start_again(&mut self) {
         self.launch().await.expect("Postgres starts");
@@ -158,6 +166,11 @@ impl Cluster {
         std::iter::once(Pid::from_raw(self.pid())).chain(sessions).collect()
     }
 
+    /// The superuser's URL of a database that this server has, perhaps as a copy.
+    pub(crate) fn url_of(&self, database: &Database) -> String {
+        self.server().url(&database.name)
+    }
+
     /// A superuser's connection.
     pub(crate) async fn owner(&self, database: &str) -> Client {
         connect(&self.server().url(database)).await.expect("the superuser gets in")
@@ -229,6 +242,12 @@ impl Database {
     /// One for this test in the run's cluster, migrated.
     pub(crate) async fn new() -> Self {
         Cluster::shared().await.database().await
+    }
+
+    /// The URL of the service's role on whichever of these ports takes writes.
+    pub(crate) fn url_of_primary(&self, ports: &[u16]) -> String {
+        let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("postgresql://{SERVICE_ROLE}@{}/{}?target_session_attrs=read-write", hosts.join(","), self.name)
     }
 
     /// Connects the superuser again, after its server was gone.

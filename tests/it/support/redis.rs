@@ -10,9 +10,9 @@ use redis::{Client, InfoDict};
 
 use super::{free_port, scratch_dir, wait_until, watch, watchdog};
 
-/// The key of a cached customer.
-pub(crate) fn customer_key(tenant: &str, id: uuid::Uuid) -> String {
-    format!("cxda:v2:{{{tenant}}}:{id}")
+/// The key of a cached customer, in an epoch of the database.
+pub(crate) fn customer_key(epoch: &str, tenant: &str, id: uuid::Uuid) -> String {
+    format!("cxda:v3:{{{tenant}}}:{epoch}:{id}")
 }
 
 /// A `redis-server` without persistence, killed when dropped.
@@ -91,11 +91,34 @@ impl Redis {
         command.query_async(&mut self.connection().await).await.unwrap_or_else(|e| panic!("{words:?}: {e}"))
     }
 
-    /// What is kept for a customer or for its absence; not the mark that a change leaves.
+    /// The one epoch that all keys of customers name, as soon as there is a key.
+    pub(crate) async fn epoch(&self) -> String {
+        let named = async || {
+            let keys: Vec<String> = self.run(&["KEYS", "cxda:v3:*"]).await;
+            let mut epochs: Vec<_> = keys.iter().filter_map(|key| key.rsplit(':').nth(1)).collect();
+            epochs.sort_unstable();
+            epochs.dedup();
+            assert!(epochs.len() < 2, "of several epochs: {keys:?}");
+            epochs.first().map(|epoch| (*epoch).to_owned())
+        };
+        wait_until("a key names an epoch", named).await
+    }
+
+    /// The key of a customer, in the one epoch that there is.
+    pub(crate) async fn customer_key(&self, tenant: &str, id: uuid::Uuid) -> String {
+        customer_key(&self.epoch().await, tenant, id)
+    }
+
+    /// What is kept for a customer or for its absence, in any epoch; not the mark that a change leaves.
     pub(crate) async fn cached(&self, tenant: &str, id: uuid::Uuid) -> Option<serde_json::Value> {
-        let value: Option<String> = self.run(&["GET", &customer_key(tenant, id)]).await;
-        let value: serde_json::Value = serde_json::from_str(&value?).ok()?;
-        value.get("customer").cloned()
+        for key in self.run::<Vec<String>>(&["KEYS", &customer_key("*", tenant, id)]).await {
+            let value: Option<String> = self.run(&["GET", &key]).await;
+            let value: serde_json::Value = serde_json::from_str(&value.unwrap_or_default()).unwrap_or_default();
+            if let Some(customer) = value.get("customer") {
+                return Some(customer.clone());
+            }
+        }
+        None
     }
 
     /// Waits until all of these are kept: Redis is filled after the answer.
