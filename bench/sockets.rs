@@ -60,7 +60,7 @@ pub(crate) async fn run(options: &Options) {
         "RSS MiB before",
         "peak",
         "after",
-        "closed after s",
+        "closed s after the last",
         "/readyz",
         "new connections",
     ]);
@@ -115,11 +115,11 @@ async fn scene(options: &Options, service: &Target, kind: Kind) -> Vec<String> {
     // The kept connections, and perhaps one new one.
     let own = KEPT + 1;
 
-    let began = Instant::now();
     let number_of_sockets = if kind == Kind::StalledLookups { options.attacks.sockets.min(STALLED) } else { options.attacks.sockets };
     let sockets = Sockets::open(kind, service, number_of_sockets).await;
     let connected = sockets.connected();
-    let closed = closed_within(service, own, began, cap).await;
+    // The last of them has just connected.
+    let closed = closed_within(service, own, Instant::now(), cap).await;
     stop.store(true, Ordering::Relaxed);
     drop(sockets);
     let outcome = good.await.expect("the good load");
