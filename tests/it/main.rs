@@ -38,6 +38,7 @@ mod key_limits;
 mod keys;
 mod launcher;
 mod load;
+mod loading;
 mod logs;
 mod migrations;
 mod migrations_upgrade;
