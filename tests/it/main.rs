@@ -21,6 +21,7 @@ mod commands;
 mod connections;
 mod console;
 mod contracts;
+mod customer_versions;
 mod dev;
 mod doctor;
 mod export;
