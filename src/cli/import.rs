@@ -147,6 +147,10 @@ async fn work(load: Load, lines: Lines, columns: Columns, options: &Options, pro
     }
     progress.stage(&format!("writing what is new in {} rows", read - bad.count));
     let merged = load.commit().await?;
+    progress.stage("gathering statistics");
+    if let Err(error) = load.analyze().await {
+        progress.tell(&format!("the customers are in, but not analyzed: {error:#}; run as their owner: ANALYZE customers"));
+    }
     Ok(Summary { read, inserted: merged.inserted, updated: merged.updated, bad: bad.count })
 }
 

@@ -3,6 +3,7 @@
 mod files;
 mod kills;
 mod lines;
+mod statistics;
 
 use uuid::Uuid;
 
