@@ -36,6 +36,7 @@ pub struct Metrics {
     request_duration: HistogramVec,
     pool_connections: IntGaugeVec,
     audit_default_partition: IntGauge,
+    trigger_faults: IntGauge,
     clock_offset: Gauge,
     once: IntCounterVec,
     leases_lost: IntCounterVec,
@@ -146,6 +147,10 @@ impl Metrics {
             audit_default_partition: single_gauge(
                 "cxone_dataaction_audit_default_partition_used",
                 "1 where audit rows have fallen into the default partition",
+            )?,
+            trigger_faults: single_gauge(
+                "cxone_dataaction_customer_trigger_faults",
+                "Triggers of customers that are missing, disabled or in another firing mode than the migrations set",
             )?,
             clock_offset: add.metric(Gauge::new(
                 "cxone_dataaction_clock_offset_seconds",
@@ -301,6 +306,11 @@ impl Metrics {
     /// Whether audit rows have fallen into the default partition.
     pub fn audit_default_partition(&self, used: bool) {
         self.audit_default_partition.set(i64::from(used));
+    }
+
+    /// So many triggers of customers are not as the migrations make them.
+    pub fn trigger_faults(&self, count: usize) {
+        self.trigger_faults.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// This instance's clock is so many seconds ahead of the database's.

@@ -4,6 +4,7 @@
 mod caching;
 pub mod describe;
 mod descriptors;
+mod faults;
 mod keys;
 mod listeners;
 mod outbound;
@@ -145,7 +146,12 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
     let serving = Serving { name: "admin", workers: 1, limits: listeners::admin_limits(), shutdown_timeout: Duration::ZERO };
     let admin = Listener::start(admin, serving, &metrics, admin_routes)?;
 
-    let keeper = postgres.clone().map(|store| tokio::spawn(keep_partitions(store, metrics, config.audit.partitions_ahead)));
+    let months = config.audit.partitions_ahead;
+    let keeper = postgres.clone().map(|store| {
+        tokio::spawn(async move {
+            join(faults::watch(Arc::<PostgresStore>::clone(&store)), keep_partitions(store, metrics, months)).await;
+        })
+    });
     Ok(Running {
         http,
         admin,

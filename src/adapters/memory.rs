@@ -59,6 +59,10 @@ impl CustomerStore for MemoryStore {
         Ok(())
     }
 
+    async fn faults(&self, _: Instant) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn newest(&self, most: u16, _: Instant) -> Result<Vec<AuditGlance>, StoreError> {
         let audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |ids: &[CustomerId]| u32::try_from(ids.len()).unwrap_or(u32::MAX);

@@ -28,6 +28,9 @@ pub trait CustomerStore: Send + Sync {
     /// Whether the store would answer now.
     async fn ready(&self, deadline: Instant) -> Result<(), StoreError>;
 
+    /// What an operator has to mend in the store, a sentence each: the store works, but not as it should.
+    async fn faults(&self, deadline: Instant) -> Result<Vec<String>, StoreError>;
+
     /// The newest audit rows of the last day, at most so many, the newest first. Takes nothing from those who look up.
     async fn newest(&self, most: u16, deadline: Instant) -> Result<Vec<AuditGlance>, StoreError>;
 }

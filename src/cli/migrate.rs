@@ -26,17 +26,29 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> anyhow::Result<()> 
     let owner = Connector::for_migrations(config.owner_url()?, &config.database)?;
     match step {
         Step::Status => {
-            for migration in migrate::status(&owner).await? {
+            let migrations = migrate::status(&owner).await?;
+            for migration in &migrations {
                 say(format_args!("{:8} {}", if migration.applied { "applied" } else { "pending" }, migration.name));
+            }
+            if migrations.iter().all(|migration| migration.applied) {
+                for fault in migrate::trigger_faults(&owner).await? {
+                    say(format_args!("wrong    {fault}; run: cxone-data-action migrate apply"));
+                }
             }
         }
         Step::Apply { demo } => {
             migrate::wait_until_reachable(&owner, config.database.startup_wait).await?;
             let applied = migrate::apply(&owner).await?;
-            for name in &applied {
+            for name in &applied.migrations {
                 say(format_args!("applied  {name}"));
             }
-            if applied.is_empty() {
+            for fault in &applied.triggers {
+                say(format_args!("repaired {fault}"));
+            }
+            if !applied.triggers.is_empty() {
+                say("every instance was told to drop the customers that it has cached");
+            }
+            if applied.migrations.is_empty() && applied.triggers.is_empty() {
                 say("nothing to apply");
             }
             if *demo {

@@ -41,8 +41,12 @@ pub(super) async fn connect(config: &Config, url: &SecretString, owner: Option<&
     migrate::wait_until_reachable(&connector, config.database.startup_wait).await?;
     if let Some(owner) = owner {
         let owner = Connector::for_migrations(owner, &config.database)?;
-        for name in migrate::apply(&owner).await? {
+        let applied = migrate::apply(&owner).await?;
+        for name in applied.migrations {
             tracing::info!(migration = name, "migration applied");
+        }
+        for fault in applied.triggers {
+            tracing::warn!(fault = %fault, "trigger repaired");
         }
     }
     require_migrations(&connector).await?;

@@ -68,6 +68,10 @@ pub(super) struct Readiness {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     checks: Option<Checks>,
+    /// What an operator has to mend, though the service does without. Only where the query says `verbose` and there is something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    problems: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -113,7 +117,9 @@ pub(super) async fn live() -> HttpResponse {
 pub(super) async fn ready(request: HttpRequest, ops: Data<Ops>) -> Result<HttpResponse, ApiError> {
     let mut readiness = ops.health.check().await?;
     let verbose = request.query_string().split('&').any(|part| part.split('=').next() == Some("verbose"));
-    if !verbose {
+    if verbose {
+        readiness.problems = ops.health.problems().await;
+    } else {
         readiness.checks = None;
     }
     Ok(HttpResponse::Ok().json(readiness))
@@ -133,7 +139,15 @@ impl Health {
         .await;
         let status = if [redis, keys].contains(&Reach::Down) { Ready::Degraded } else { Ready::Ready };
         let checks = Some(Checks { postgres: Reach::Up, redis, idempotency_redis: keys });
-        Ok(Readiness { status, checks })
+        Ok(Readiness { status, checks, problems: Vec::new() })
+    }
+
+    /// What an operator has to mend, though the service does without.
+    async fn problems(&self) -> Vec<String> {
+        self.store.faults(Instant::now() + PATIENCE).await.unwrap_or_else(|error| {
+            tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "faults of the store not read");
+            vec!["the triggers of customers could not be looked at".to_owned()]
+        })
     }
 }
 

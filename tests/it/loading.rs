@@ -3,10 +3,12 @@
 
 mod applied;
 mod replication;
+mod restores;
+mod unheard;
 
 use uuid::Uuid;
 
-use crate::support::{Database, Service, Setup, wait_until};
+use crate::support::{Database, Outcome, Service, Setup, Tool, wait_until};
 
 const TENANT: &str = "acme42";
 
@@ -32,6 +34,17 @@ async fn cached(service: &Service, id: Uuid, expected: Option<&str>) {
 async fn seen(service: &Service, id: Uuid, expected: Option<&str>, way: &str) {
     let seen = async || (name(service, id).await.as_deref() == expected).then_some(());
     wait_until(&format!("{expected:?} is seen after: {way}"), seen).await;
+}
+
+/// Tells every instance by hand that any customer may have changed, as the page says.
+async fn notify_all(database: &Database) {
+    database.run(r#"NOTIFY cxda_customers, '{"all":true}'"#).await;
+}
+
+async fn migrate(database: &Database, step: &str) -> Outcome {
+    let outcome = Tool::new(&["migrate", step]).set("DATABASE_URL", &database.owner_url).run().await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.printed());
+    outcome
 }
 
 /// What statements do to a customer.

@@ -64,6 +64,7 @@ mod simulate;
 mod tenants;
 mod tidy;
 mod tls;
+mod triggers;
 mod webhook_answers;
 mod webhook_auth;
 mod webhook_crashes;

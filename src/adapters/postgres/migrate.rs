@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use super::connect::Connector;
 use super::failure::described;
+use super::triggers::{self, TriggerFault};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -31,27 +32,43 @@ pub struct Migration {
     pub applied: bool,
 }
 
+/// What `apply` did.
+pub struct Applied {
+    /// The migrations that the database lacked.
+    pub migrations: Vec<String>,
+    /// The triggers that were not as the migrations make them. They are now.
+    pub triggers: Vec<TriggerFault>,
+}
+
 /// Every migration that this binary knows, in order. Fails where the database has one of the same number and other text.
 pub async fn status(connector: &Connector) -> anyhow::Result<Vec<Migration>> {
     let (client, _task) = connect(connector).await?;
     read_status(&client).await
 }
 
-/// Applies what is pending, and gives the names of what it applied. Several instances may call it at once: one works, the
+/// Applies what is pending, and puts the triggers of customers right. Several instances may call it at once: one works, the
 /// others wait for it and find nothing to do.
 ///
 /// Warns where the role that the service runs as is not there and could not be made.
-pub async fn apply(connector: &Connector) -> anyhow::Result<Vec<String>> {
+pub async fn apply(connector: &Connector) -> anyhow::Result<Applied> {
     let (mut client, _task) = connect(connector).await?;
     // Tied to the session: whatever becomes of us, the lock ends with the connection.
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await.map_err(|e| described(&e)).context("take the migration lock")?;
     let report = embedded::migrations::runner().run_async(&mut client).await.map_err(|e| chained(&e)).context("apply the migrations")?;
+    let triggers = triggers::repair(&client).await?;
     client.batch_execute(RUNTIME_ROLE).await.map_err(|e| described(&e)).context("grant the runtime role its rights")?;
     let role = client.query_opt("SELECT FROM pg_roles WHERE rolname = 'cxda_runtime'", &[]).await.map_err(|e| described(&e))?;
     if role.is_none() {
         tracing::warn!("{NO_ROLE}");
     }
-    Ok(report.applied_migrations().iter().map(|migration| format!("V{}__{}", migration.version(), migration.name())).collect())
+    let applied = report.applied_migrations().iter();
+    Ok(Applied { migrations: applied.map(|migration| format!("V{}__{}", migration.version(), migration.name())).collect(), triggers })
+}
+
+/// Triggers of customers that are not as the migrations make them, in a database that has every migration.
+pub async fn trigger_faults(connector: &Connector) -> anyhow::Result<Vec<TriggerFault>> {
+    let (client, _task) = connect(connector).await?;
+    triggers::faults(&client).await.map_err(|e| described(&e)).context("look at the triggers of customers")
 }
 
 /// Adds customers given as a JSON list of `{tenant_id, id, name, status, attributes}`; those that are there stay as they are.

@@ -14,6 +14,7 @@ mod pool;
 mod queue;
 mod shared;
 mod transaction;
+pub mod triggers;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -111,6 +112,16 @@ impl CustomerStore for PostgresStore {
         }
         connection.end(outcome.as_ref().err());
         outcome
+    }
+
+    async fn faults(&self, deadline: Instant) -> Result<Vec<String>, StoreError> {
+        let work = async {
+            let (client, _task) = self.upkeep.client().await?;
+            triggers::faults(&client).await
+        };
+        let faults = timeout_at(deadline.into(), work).await.map_err(|_| StoreError::Timeout)?.map_err(|error| store_error(&error))?;
+        self.metrics.trigger_faults(faults.len());
+        Ok(faults.iter().map(|fault| format!("{fault}; run: cxone-data-action migrate apply")).collect())
     }
 
     async fn newest(&self, most: u16, deadline: Instant) -> Result<Vec<AuditGlance>, StoreError> {
