@@ -30,6 +30,7 @@ pub struct Metrics {
     rollbacks: IntCounterVec,
     cache_lookups: IntCounterVec,
     cache_rejected: IntCounterVec,
+    redis_refusals: IntCounterVec,
     circuit_state: IntGaugeVec,
     circuit_transitions: IntCounterVec,
     requests: IntCounterVec,
@@ -92,6 +93,11 @@ impl Metrics {
             )?,
             cache_lookups: counter("cxone_dataaction_cache_lookups_total", "Customers looked for in a cache tier", &["tier", "result"])?,
             cache_rejected: counter("cxone_dataaction_cache_rejected_total", "Cached values that were not used", &["reason"])?,
+            redis_refusals: counter(
+                "cxone_dataaction_redis_refusals_total",
+                "Commands and connections that Redis refused, by the code of its error",
+                &["dependency", "code"],
+            )?,
             circuit_state: gauge("cxone_dataaction_circuit_state", "1 for the state that a breaker is in", &["dependency", "state"])?,
             circuit_transitions: counter(
                 "cxone_dataaction_circuit_transitions_total",
@@ -223,6 +229,11 @@ impl Metrics {
     /// A cached value was corrupt, foreign or expired.
     pub fn cache_rejected(&self, reason: &'static str) {
         self.cache_rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Redis refused a command or a connection; `code` is of a closed set.
+    pub fn redis_refused(&self, dependency: &'static str, code: &'static str) {
+        self.redis_refusals.with_label_values(&[dependency, code]).inc();
     }
 
     /// A breaker is now in that state.

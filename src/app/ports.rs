@@ -167,6 +167,11 @@ pub trait Cache: Send + Sync {
 
     /// Whether the tier can be reached now, whatever its guard thinks.
     async fn ready(&self) -> Result<(), CacheError>;
+
+    /// The code of what the tier refuses now, or refused a moment ago.
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Why a cache did not answer. Never a reason to fail a lookup.
@@ -272,6 +277,11 @@ pub trait IdempotencyStore: Send + Sync {
 
     /// Whether the store would answer now.
     async fn ready(&self) -> Result<(), StoreDown>;
+
+    /// The code of what the store refuses now, or refused a moment ago.
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What a store says to somebody who wants a key.

@@ -9,15 +9,17 @@ mod steps;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use bb8_redis::redis::{self, ErrorKind, InfoDict, RedisError, Script, ScriptInvocation};
+use bb8_redis::redis::{self, InfoDict, Script, ScriptInvocation};
 use chrono::{DateTime, Utc};
 
 use super::pool::Pool;
+use super::refusal::Refused;
 use super::{millis, unix_millis};
 use crate::adapters::guard::{Guard, GuardSettings};
 use crate::app::ports::{Claimed, Completed, IdempotencyStore, Records, StoreDown, Unresolved};
@@ -26,6 +28,8 @@ use crate::metrics::Metrics;
 use spelling::{Intent, decode, encode, fingerprint, keys, lease_value};
 use steps::STEPS;
 
+/// Its name in metrics and logs.
+const DEPENDENCY: &str = "idempotency";
 /// Changes that wait for the next count; more than these are left out of the count.
 const MAX_CHANGES: usize = 100_000;
 /// Commands that are sent in one go.
@@ -60,8 +64,8 @@ impl RedisIdempotency {
         settings: GuardSettings,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let pool = Pool::new(url, ca_file, connections, settings.deadline)?;
-        Ok(Self { pool, guard: Guard::new("idempotency", settings, metrics), changes: Mutex::default() })
+        let pool = Pool::new(DEPENDENCY, url, ca_file, connections, settings.deadline, Arc::clone(&metrics))?;
+        Ok(Self { pool, guard: Guard::new(DEPENDENCY, settings, metrics), changes: Mutex::default() })
     }
 
     /// What the server does when its memory is full; anything but `noeviction` may take a lease away.
@@ -109,14 +113,21 @@ impl RedisIdempotency {
     }
 
     async fn invoke<T: redis::FromRedisValue + Send>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreDown> {
-        // A server that refuses is there: on a full one, what is done can still be replayed.
+        let in_doubt = AtomicBool::default();
+        let store_down = |error: anyhow::Error| {
+            if in_doubt.load(Ordering::Relaxed) { StoreDown::NoAnswer(error) } else { StoreDown::NotAsked(error) }
+        };
         let answer = async {
-            match self.pool.run(invocation).await {
-                Err(error) if is_refusal(&error) => Ok(Err(StoreDown::NotAsked(error))),
+            match self.pool.run_in_doubt(invocation, &in_doubt).await {
+                // On a full server, what is done can still be replayed: the breaker stays closed.
+                Err(error) if serves_others(&error) => Ok(Err(store_down(error))),
                 answer => answer.map(Ok),
             }
         };
-        self.guard.call(answer).await?
+        match self.guard.call(answer).await {
+            Ok(answer) => answer,
+            Err(error) => Err(store_down(error.into())),
+        }
     }
 
     /// The intents that are listed, and what there is of them.
@@ -214,9 +225,9 @@ impl Intended {
     }
 }
 
-/// Whether the server itself answered with an error; then its script has changed nothing.
-fn is_refusal(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<RedisError>().is_some_and(|error| matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension))
+/// Whether the server refused this step alone.
+fn serves_others(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|Refused(refusal)| refusal.is_partial())
 }
 
 fn forget() -> i64 {
@@ -351,5 +362,9 @@ impl IdempotencyStore for RedisIdempotency {
 
     async fn ready(&self) -> Result<(), StoreDown> {
         self.pool.run::<()>(&redis::cmd("PING")).await.context("ping Redis").map_err(StoreDown::NoAnswer)
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        self.pool.refusal()
     }
 }

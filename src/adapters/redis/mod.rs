@@ -2,7 +2,10 @@
 
 pub mod idempotency;
 mod pool;
+mod refusal;
+mod server;
 mod value;
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +71,7 @@ impl RedisCache {
         longest: Duration,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let pool = Pool::new(url, ca_file, connections, settings.deadline)?;
+        let pool = Pool::new("redis", url, ca_file, connections, settings.deadline, Arc::clone(&metrics))?;
         let guard = Guard::new("redis", settings, Arc::clone(&metrics));
         Ok(Self { pool, fill: Script::new(FILL), invalidate: Script::new(INVALIDATE), guard, mark_for: longest + SLACK, metrics })
     }
@@ -178,5 +181,9 @@ impl Cache for RedisCache {
     async fn ready(&self) -> Result<(), CacheError> {
         let ping = async { self.pool.run::<()>(&redis::cmd("PING")).await.context("ping Redis") };
         ping.await.map_err(CacheError::Unavailable)
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        self.pool.refusal()
     }
 }

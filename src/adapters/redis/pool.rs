@@ -1,17 +1,23 @@
 //! Connections to Redis: a few multiplexed sockets, shared by all callers, and one for each thread that asks often; replaced once
-//! they fail.
+//! they fail, or once the name leads to another server.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use bb8_redis::bb8::{self, ErrorSink, ManageConnection, QueueStrategy};
 use bb8_redis::redis::aio::MultiplexedConnection;
-use bb8_redis::redis::{self, AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, ScriptInvocation, TlsCertificates};
+use bb8_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, ScriptInvocation, TlsCertificates};
 use thread_local::ThreadLocal;
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::refusal::{Refusal, Refusals, Refused};
+use super::server::{Attempt, Introduction, Met, Server};
+use super::watch;
+use crate::metrics::Metrics;
 
 /// The pool.
 pub(super) struct Pool {
@@ -21,32 +27,39 @@ pub(super) struct Pool {
     own: ThreadLocal<Mutex<Option<bb8::Pool<Manager>>>>,
     size: u32,
     manager: Manager,
-}
-
-/// The server at the other end, as far as it can be told from another one, or from itself before a restart.
-#[derive(Default)]
-struct Server {
-    run_id: Mutex<Option<String>>,
-    incarnation: AtomicU64,
+    _watch: AbortOnDropHandle<()>,
 }
 
 /// bb8-redis's own manager says of no connection that it is broken, and pings at each check-out to make up for it.
 #[derive(Clone)]
-struct Manager {
+pub(super) struct Manager {
     client: Client,
     config: AsyncConnectionConfig,
-    patience: Duration,
+    /// How long a call waits for a connection: shorter than its deadline, so that the cause is told and not the deadline.
+    wait: Duration,
     runtime: Handle,
     server: Arc<Server>,
+    refusals: Arc<Refusals>,
 }
 
-struct Connection {
+pub(super) struct Connection {
     socket: MultiplexedConnection,
     broken: Arc<AtomicBool>,
+    attempt: Attempt,
+    /// Of the server that it leads to. `None`: that server does not name itself.
+    generation: Option<u64>,
 }
 
 impl Pool {
-    pub(super) fn new(url: &str, ca_file: Option<&Path>, connections: u32, deadline: Duration) -> anyhow::Result<Self> {
+    /// `dependency` is the pool's name in metrics and logs.
+    pub(super) fn new(
+        dependency: &'static str,
+        url: &str,
+        ca_file: Option<&Path>,
+        connections: u32,
+        deadline: Duration,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
         let client = match ca_file {
             None => Client::open(url),
             Some(path) => {
@@ -58,8 +71,11 @@ impl Pool {
         // Redis's answers are bounded by the guard; these bounds see to it that nothing goes on long after that.
         let patience = deadline.max(Duration::from_millis(100));
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
-        let manager = Manager { client, config, patience, runtime: Handle::current(), server: Arc::default() };
-        Ok(Self { shared: manager.clone().pool(connections), own: ThreadLocal::new(), size: connections, manager })
+        let refusals = Arc::new(Refusals::new(dependency, metrics));
+        let (runtime, server, wait) = (Handle::current(), Arc::default(), deadline.mul_f64(0.9));
+        let manager = Manager { client, config, wait, runtime, server, refusals };
+        let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(manager.clone())));
+        Ok(Self { shared: manager.clone().pool(connections), own: ThreadLocal::new(), size: connections, manager, _watch: watch })
     }
 
     /// From now on this thread has a socket of its own, for as long as the current runtime lives.
@@ -69,22 +85,50 @@ impl Pool {
         *self.own.get_or_default().lock().unwrap_or_else(PoisonError::into_inner) = Some(own);
     }
 
-    /// Another number whenever a connection was made to another server than the one before, or to one that was restarted.
+    /// Another number whenever a connection was made to another server than the one before, or to one that was restarted, demoted
+    /// or promoted.
     pub(super) fn incarnation(&self) -> u64 {
-        self.manager.server.incarnation.load(Ordering::Acquire)
+        self.manager.server.generation()
+    }
+
+    /// The code that keeps Redis from serving all that it is asked for, or did so a moment ago.
+    pub(super) fn refusal(&self) -> Option<&'static str> {
+        self.manager.refusals.recent()
     }
 
     /// Runs what may be run again: where the connection turns out to be dead, once more on another one. After a restart all of
-    /// them are.
+    /// them are. Where the server refuses because it is not the right one any more, once more on a new connection.
     pub(super) async fn run<T: FromRedisValue + Send>(&self, work: &impl Work) -> anyhow::Result<T> {
+        self.run_in_doubt(work, &AtomicBool::default()).await
+    }
+
+    /// The same. `in_doubt` is true from the moment the work is sent until it is known what Redis made of it: as long as it is
+    /// false, nothing has changed there. A refusal is such knowledge, a lost connection is not.
+    pub(super) async fn run_in_doubt<T: FromRedisValue + Send>(&self, work: &impl Work, in_doubt: &AtomicBool) -> anyhow::Result<T> {
+        let (mut lost, mut refused) = (false, false);
         for _ in 0..=self.size {
             let mut lent = self.borrow().await?;
+            in_doubt.store(true, Ordering::Relaxed);
             let result = work.run(&mut lent.socket).await;
             let dead = result.as_ref().is_err_and(|error: &RedisError| error.is_connection_dropped() && !error.is_timeout());
+            let refusal = result.as_ref().err().and_then(Refusal::of);
+            let generation = lent.generation;
             let result = lent.give_back(result);
+            if let Some(refusal) = refusal {
+                in_doubt.store(lost, Ordering::Relaxed);
+                self.manager.refusals.command_refused(refusal);
+                if refusal.retires() {
+                    self.manager.server.retire(generation);
+                    if !std::mem::replace(&mut refused, true) {
+                        continue;
+                    }
+                }
+                return result.context(Refused(refusal));
+            }
             if !dead {
                 return result;
             }
+            lost = true;
         }
         anyhow::bail!("run a Redis command: every connection was dead")
     }
@@ -93,8 +137,10 @@ impl Pool {
     /// second out of 45,000 (16 tasks, two sockets).
     async fn borrow(&self) -> anyhow::Result<Lent> {
         let own = self.own.get().and_then(|own| own.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let connection = own.as_ref().unwrap_or(&self.shared).get().await.context("get a Redis connection")?;
-        Ok(Lent { socket: connection.socket.clone(), broken: Arc::clone(&connection.broken), unanswered: true })
+        let connection = own.as_ref().unwrap_or(&self.shared).get().await;
+        let connection = connection.map_err(|_timeout| self.manager.refusals.no_connection()).context("get a Redis connection")?;
+        let Connection { socket, broken, generation, .. } = &*connection;
+        Ok(Lent { socket: socket.clone(), broken: Arc::clone(broken), generation: *generation, unanswered: true })
     }
 }
 
@@ -126,12 +172,15 @@ impl Work for ScriptInvocation<'_> {
 struct Lent {
     socket: MultiplexedConnection,
     broken: Arc<AtomicBool>,
+    generation: Option<u64>,
     unanswered: bool,
 }
 
 impl Lent {
     fn give_back<T>(mut self, result: Result<T, RedisError>) -> anyhow::Result<T> {
-        self.unanswered = result.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error());
+        let retired = |error: &RedisError| Refusal::of(error).is_some_and(Refusal::retires);
+        let unusable = |error: &RedisError| error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error() || retired(error);
+        self.unanswered = result.as_ref().is_err_and(unusable);
         result.context("run a Redis command")
     }
 }
@@ -144,26 +193,53 @@ impl Drop for Lent {
     }
 }
 
-impl Server {
-    /// A new connection's server says who it is. One that does not, may always be another.
-    fn met(&self, info: Result<String, RedisError>) {
-        let run_id = info.ok().and_then(|info| Some(info.lines().find_map(|line| line.strip_prefix("run_id:"))?.to_owned()));
-        let mut known = self.run_id.lock().unwrap_or_else(PoisonError::into_inner);
-        if run_id.is_none() || *known != run_id {
-            *known = run_id;
-            self.incarnation.fetch_add(1, Ordering::Release);
-        }
-    }
-}
-
 impl Manager {
     fn pool(self, connections: u32) -> bb8::Pool<Self> {
         bb8::Pool::builder()
             .max_size(connections)
-            .connection_timeout(self.patience)
+            .connection_timeout(self.wait)
             .queue_strategy(QueueStrategy::Fifo) // in turn, so that all sockets share the work
             .error_sink(Box::new(Log))
             .build_unchecked(self)
+    }
+
+    /// Makes a connection, by a name that is resolved anew, and looks at who is there.
+    pub(super) async fn open(&self) -> Result<Connection, RedisError> {
+        let attempt = self.server.attempt();
+        let opened = async {
+            let mut socket = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+            let generation = self.meet(attempt, &mut socket).await?;
+            Ok(Connection { socket, broken: Arc::default(), attempt, generation })
+        };
+        opened.await.inspect_err(|error| self.refusals.not_connected(error))
+    }
+
+    /// Looks again at who is there.
+    pub(super) async fn look_again(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        let met = self.meet(connection.attempt, &mut connection.socket).await;
+        met.map(drop).inspect_err(|error| self.refusals.not_connected(error))
+    }
+
+    async fn meet(&self, attempt: Attempt, socket: &mut MultiplexedConnection) -> Result<Option<u64>, RedisError> {
+        let met = self.server.met(attempt, Introduction::of(socket).await?)?;
+        self.refusals.connected(matches!(met, Met::Other(_)));
+        match met {
+            Met::Same(generation) => Ok(Some(generation)),
+            Met::Other(generation) => {
+                // The first one of all is no other one.
+                if generation > 1 && self.refusals.may_log("another server") {
+                    let dependency = self.refusals.dependency();
+                    tracing::info!(
+                        event = "redis_server_changed",
+                        dependency,
+                        generation,
+                        "Redis server changed; older connections retired"
+                    );
+                }
+                Ok(Some(generation))
+            }
+            Met::Nameless => Ok(None),
+        }
     }
 }
 
@@ -172,25 +248,23 @@ impl ManageConnection for Manager {
     type Error = RedisError;
 
     async fn connect(&self) -> Result<Connection, RedisError> {
-        let (client, config) = (self.client.clone(), self.config.clone());
+        let manager = self.clone();
         // Not on whatever runtime is the current one: a socket dies with the runtime that it was made on.
-        let made = self.runtime.spawn(async move { client.get_multiplexed_async_connection_with_config(&config).await });
-        let mut socket = made.await.map_err(|error| RedisError::from(std::io::Error::other(error)))??;
-        self.server.met(redis::cmd("INFO").arg("server").query_async(&mut socket).await);
-        Ok(Connection { socket, broken: Arc::default() })
+        let made = self.runtime.spawn(async move { manager.open().await });
+        let connection = made.await.map_err(|error| RedisError::from(std::io::Error::other(error)))??;
+        if connection.generation.is_none() {
+            self.server.met_nameless();
+        }
+        Ok(connection)
     }
 
     /// Asked at each check-out, so it must cost nothing.
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
-        if connection.broken.load(Ordering::Relaxed) {
-            Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)))
-        } else {
-            Ok(())
-        }
+        if self.has_broken(connection) { Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe))) } else { Ok(()) }
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.broken.load(Ordering::Relaxed)
+        connection.broken.load(Ordering::Relaxed) || self.server.is_void(connection.generation)
     }
 }
 
