@@ -86,7 +86,16 @@ enum Ready {
 struct Checks {
     postgres: Reach,
     redis: Reach,
+    /// The code of what the Redis of the cache refuses, where it refuses anything: the first word of its error, or `REPLICA`,
+    /// `CLUSTER`, `SENTINEL`, `CERTIFICATE`, `TLS` or `other`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "READONLY")]
+    redis_refusal: Option<&'static str>,
     idempotency_redis: Reach,
+    /// The same of the Redis of idempotency keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "OOM")]
+    idempotency_redis_refusal: Option<&'static str>,
 }
 
 impl PartialSchema for Reach {
@@ -137,9 +146,12 @@ impl Health {
             Reach::of(self.keys.as_ref().map(async |keys| keys.ready().await.is_ok()), PATIENCE),
         )
         .await;
-        let status = if [redis, keys].contains(&Reach::Down) { Ready::Degraded } else { Ready::Ready };
-        let checks = Some(Checks { postgres: Reach::Up, redis, idempotency_redis: keys });
-        Ok(Readiness { status, checks, problems: Vec::new() })
+        let redis_refusal = self.cache.as_ref().and_then(|cache| cache.refusal());
+        let keys_refusal = self.keys.as_ref().and_then(|keys| keys.refusal());
+        let is_degraded = [redis, keys].contains(&Reach::Down) || redis_refusal.or(keys_refusal).is_some();
+        let status = if is_degraded { Ready::Degraded } else { Ready::Ready };
+        let checks = Checks { postgres: Reach::Up, redis, redis_refusal, idempotency_redis: keys, idempotency_redis_refusal: keys_refusal };
+        Ok(Readiness { status, checks: Some(checks), problems: Vec::new() })
     }
 
     /// What an operator has to mend, though the service does without.

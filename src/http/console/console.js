@@ -142,7 +142,8 @@ function graded(word) {
 function showDependencies({ readiness, metrics }) {
   const checks = readiness.checks ?? { postgres: "down" };
   const names = { postgres: "Postgres", redis: "Redis, cache", idempotency_redis: "Redis, idempotency keys" };
-  const rows = Object.entries(names).filter(([key]) => checks[key]).map(([key, name]) => row(name, graded(checks[key])));
+  const state = (key) => (checks[`${key}_refusal`] ? stateCell(`refuses: ${checks[`${key}_refusal`]}`, "bad") : graded(checks[key]));
+  const rows = Object.entries(names).filter(([key]) => checks[key]).map(([key, name]) => row(name, state(key)));
   rows.push(...Object.entries(metrics.breakers).map(([name, state]) => row(`Breaker: ${name}`, graded(state))));
   const lag = metrics.notification_lag;
   const median = quantile(0.5, lag.bounds, lag.within, lag.count);
