@@ -308,6 +308,27 @@ async fn a_redis_that_is_full_still_replays_what_is_done() {
 }
 
 #[tokio::test]
+async fn a_redis_that_is_demoted_has_done_nothing_and_one_that_is_silent_may_have() {
+    let redis = Redis::start().await;
+    let settings = GuardSettings { deadline: Duration::from_millis(300), ..guard() };
+    let store = RedisIdempotency::new(&redis.url(), None, 2, settings, Arc::new(Metrics::new(1).expect("metrics"))).expect("a store");
+    let claim = async |name: &str| store.claim(&key(name, "a"), Owner::draw(), LONG).await;
+    won(&store, &key("before", "a"), LONG).await;
+    redis.demote().await;
+    for nth in 0..10 {
+        let claim = claim(&format!("demoted {nth}")).await;
+        assert!(matches!(claim, Err(StoreDown::NotAsked(_))), "{claim:?}");
+    }
+    assert_eq!(store.refusal(), Some("REPLICA"));
+    redis.promote().await;
+    wait_until("keys are taken", async || claim("promoted").await.ok()).await;
+    redis.freeze();
+    let claim = claim("frozen").await;
+    redis.thaw();
+    assert!(matches!(claim, Err(StoreDown::NoAnswer(_))), "{claim:?}");
+}
+
+#[tokio::test]
 async fn a_redis_that_restarted_empty_gives_the_key_back_to_its_owner() {
     let mut redis = Redis::start().await;
     let (store, key) = (redis_store(&redis), key("restart", "a"));

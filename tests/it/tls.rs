@@ -7,6 +7,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use uuid::Uuid;
 
+use crate::redis_refusals::is_told;
 use crate::support::{Cluster, Database, Outcome, Redis, Setup, Tool, scratch_file, wait_until};
 
 pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -183,6 +184,7 @@ async fn redis_by_a_private_authority_is_used_and_by_an_unknown_one_is_not() {
     let wrong = setup(&pem_file(&authority())).start().await;
     assert_eq!(wrong.lookup("acme42", &[id]).await.cache(), "bypass");
     assert_eq!(redis.run::<usize>(&["DBSIZE"]).await, 0);
+    is_told(&database, &wrong, &["redis"], "CERTIFICATE").await;
 
     let right = setup(&pem_file(&authority_of_redis)).start().await;
     wait_until("the cache serves", async || (right.lookup("acme42", &[id]).await.cache() == "hit").then_some(())).await;

@@ -1,7 +1,7 @@
 //! A cable to Redis that can be cut: then connections are still made, but no cache read or write gets an answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,6 +16,7 @@ pub(crate) struct Proxy {
 
 #[derive(Debug, Default)]
 struct State {
+    server: AtomicU16,
     hung: AtomicBool,
     reads: AtomicUsize,
 }
@@ -25,9 +26,18 @@ impl Proxy {
     pub(crate) async fn before(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let state = Arc::new(State::default());
-        tokio::spawn(accept(listener, server, Arc::clone(&state)));
+        let state = Arc::new(State { server: AtomicU16::new(server), ..State::default() });
+        tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { port, state }
+    }
+
+    /// Leads new connections to another server, as a name does that has moved. Those that are there stay where they are.
+    pub(crate) fn redirect(&self, server: u16) {
+        self.state.server.store(server, Ordering::SeqCst);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Swallows cache commands from now on, or forwards them again.
@@ -41,8 +51,9 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: u16, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
+        let server = state.server.load(Ordering::SeqCst);
         let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = upstream.into_split();

@@ -1,5 +1,6 @@
 //! A Redis of a test's own.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -7,12 +8,22 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, InfoDict};
+use uuid::Uuid;
 
 use super::{free_port, scratch_dir, wait_until, watch, watchdog};
 
+/// How many ports are tried.
+const ATTEMPTS: usize = 20;
+
 /// The key of a cached customer, in an epoch of the database.
-pub(crate) fn customer_key(epoch: &str, tenant: &str, id: uuid::Uuid) -> String {
+pub(crate) fn customer_key(epoch: &str, tenant: &str, id: Uuid) -> String {
     format!("cxda:v3:{{{tenant}}}:{epoch}:{id}")
+}
+
+/// The server that tests start: `redis-server`, or the one at `REDIS_SERVER`, as `tests/neighbours/redis` does.
+#[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
+fn program() -> OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
 /// A `redis-server` without persistence, killed when dropped.
@@ -24,17 +35,50 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start() -> Self {
-        loop {
-            if let Some(redis) = Self::launch(free_port(), &[]).await {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
+        // Another process may have taken the port meanwhile.
+        for _ in 0..ATTEMPTS {
+            if let Some(redis) = Self::launch(free_port(), options).await {
                 return redis;
             }
         }
+        panic!("{} does not start with {options:?}", program().display());
+    }
+
+    /// A replica of this one, with the same data.
+    pub(crate) async fn replica(&self) -> Self {
+        let replica = Self::start().await;
+        replica.follow(self).await;
+        replica
+    }
+
+    /// Becomes a replica of another one, and takes over its data.
+    pub(crate) async fn follow(&self, primary: &Self) {
+        self.run::<()>(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]).await;
+        let link = async || self.info("replication").await.get::<String>("master_link_status");
+        wait_until("the replica has its primary's data", async || link().await.filter(|link| link == "up")).await;
+    }
+
+    /// Becomes a replica that keeps its data, since nothing listens where its primary is to be.
+    pub(crate) async fn demote(&self) {
+        self.run::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    }
+
+    pub(crate) async fn promote(&self) {
+        self.run::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    }
+
+    pub(crate) async fn info(&self, section: &str) -> InfoDict {
+        self.run(&["INFO", section]).await
     }
 
     /// One that speaks TLS too, on the port that comes with it.
     pub(crate) async fn start_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
         let [certificate, key] = [certificate, key].map(|path| path.to_str().expect("a plain path"));
-        loop {
+        for _ in 0..ATTEMPTS {
             let tls_port = free_port();
             let port = tls_port.to_string();
             let tls = ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"];
@@ -42,12 +86,19 @@ impl Redis {
                 return (redis, tls_port);
             }
         }
+        panic!("{} does not start with TLS", program().display());
     }
 
     async fn launch(port: u16, options: &[&str]) -> Option<Self> {
-        let mut server = Command::new("redis-server");
+        let mut server = Command::new(program());
         server.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string(), "--dir"]);
-        server.arg(scratch_dir()).args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        server
+            .arg(scratch_dir())
+            .args(["--repl-diskless-sync-delay", "0"])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let server = server.spawn().expect("these tests need redis-server: apt-get install redis-server (or: brew install redis)");
         watch(server.id(), "KILL");
         let mut redis = Self { port, server };
@@ -105,12 +156,12 @@ impl Redis {
     }
 
     /// The key of a customer, in the one epoch that there is.
-    pub(crate) async fn customer_key(&self, tenant: &str, id: uuid::Uuid) -> String {
+    pub(crate) async fn customer_key(&self, tenant: &str, id: Uuid) -> String {
         customer_key(&self.epoch().await, tenant, id)
     }
 
     /// What is kept for a customer or for its absence, in any epoch; not the mark that a change leaves.
-    pub(crate) async fn cached(&self, tenant: &str, id: uuid::Uuid) -> Option<serde_json::Value> {
+    pub(crate) async fn cached(&self, tenant: &str, id: Uuid) -> Option<serde_json::Value> {
         for key in self.run::<Vec<String>>(&["KEYS", &customer_key("*", tenant, id)]).await {
             let value: Option<String> = self.run(&["GET", &key]).await;
             let value: serde_json::Value = serde_json::from_str(&value.unwrap_or_default()).unwrap_or_default();
@@ -122,7 +173,7 @@ impl Redis {
     }
 
     /// Waits until all of these are kept: Redis is filled after the answer.
-    pub(crate) async fn filled(&self, tenant: &str, ids: &[uuid::Uuid]) {
+    pub(crate) async fn filled(&self, tenant: &str, ids: &[Uuid]) {
         for id in ids {
             wait_until("Redis is filled", async || self.cached(tenant, *id).await).await;
         }
