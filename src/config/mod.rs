@@ -4,6 +4,7 @@
 //! To add a setting: read it in its section below with its name and default, add it to `.env.example` and to the README's
 //! table. A test holds the three together.
 
+mod database;
 mod hosts;
 mod outbound;
 mod reader;
@@ -23,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::domain::AllowedKeys;
 
+pub use database::{PreparedStatements, Sharing};
 pub use hosts::{Hosts, is_label};
 pub use outbound::{ACTION_ID, ClientCredentials, CognigyMetrics, Genesys, below};
 use reader::Reader;
@@ -146,6 +148,8 @@ pub struct Database {
     pub share_transactions: Sharing,
     /// Connections at a time that do shared transactions.
     pub shared_in_flight: usize,
+    /// Whether statements are prepared once under a name.
+    pub prepared_statements: PreparedStatements,
     /// How long a new connection may take.
     pub connect_timeout: Duration,
     /// How long a lookup waits for a free connection.
@@ -154,17 +158,6 @@ pub struct Database {
     pub statement_timeout: Duration,
     /// How long start-up waits for a database that is not there yet.
     pub startup_wait: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-/// Which lookups may go together in one transaction.
-pub enum Sharing {
-    /// Any.
-    All,
-    /// Those of one tenant, where tenants are on different servers.
-    Tenant,
-    /// None.
-    Off,
 }
 
 #[derive(Debug)]
@@ -258,29 +251,6 @@ impl std::fmt::Display for LogFormat {
     }
 }
 
-impl std::str::FromStr for Sharing {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "all" => Ok(Self::All),
-            "tenant" => Ok(Self::Tenant),
-            "off" => Ok(Self::Off),
-            _ => Err("must be all, tenant or off"),
-        }
-    }
-}
-
-impl std::fmt::Display for Sharing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::All => "all",
-            Self::Tenant => "tenant",
-            Self::Off => "off",
-        })
-    }
-}
-
 impl Config {
     /// Reads all settings; `flags` win over everything else.
     pub fn load(flags: &Flags) -> Result<Self, Invalid> {
@@ -366,6 +336,7 @@ fn sections(r: &mut Reader) -> Config {
             max_connections: r.within("database.max_connections", 8, 1..=1000),
             share_transactions: r.parsed("database.share_transactions", Sharing::All),
             shared_in_flight: r.within("database.shared_in_flight", (processors / 2).max(1), 1..=1000),
+            prepared_statements: r.parsed("database.prepared_statements", PreparedStatements::Auto),
             connect_timeout: r.duration("database.connect_timeout", Duration::from_secs(1)),
             wait_timeout: r.duration("database.wait_timeout", Duration::from_millis(500)),
             statement_timeout: r.duration("database.statement_timeout", Duration::from_millis(1500)),
