@@ -64,11 +64,13 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => StoreError::Timeout,
         // Starting up or recovering: nothing was begun.
         SqlState::CANNOT_CONNECT_NOW => StoreError::Unavailable(described(error)),
-        // A demoted primary, and a plan that a migration made stale: a new connection finds its way. Two that stood in each other's
+        // A demoted primary, and a plan that a migration made stale: a new connection finds its way. A named statement that a
+        // pooler has left in another server session. Two that stood in each other's
         // way. An entry that is there already: a second attempt allows for it.
         SqlState::READ_ONLY_SQL_TRANSACTION
         | SqlState::FEATURE_NOT_SUPPORTED
         | SqlState::INVALID_SQL_STATEMENT_NAME
+        | SqlState::DUPLICATE_PSTATEMENT
         | SqlState::T_R_SERIALIZATION_FAILURE
         | SqlState::T_R_DEADLOCK_DETECTED
         | SqlState::UNIQUE_VIOLATION => StoreError::Interrupted(described(error)),

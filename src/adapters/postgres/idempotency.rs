@@ -7,9 +7,10 @@ use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::Type;
 
 use super::connect::Connector;
+use super::connection::Parameter;
 use super::failure::retryable;
 use super::in_time;
 use super::pool::Pool;
@@ -137,7 +138,7 @@ impl PostgresIdempotency {
     }
 
     /// Runs one statement, and once more on another connection where that one broke: every step may be repeated.
-    async fn run(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreDown> {
+    async fn run(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreDown> {
         let deadline = Instant::now() + self.timeout;
         let mut outcome = self.run_once(statement, parameters, deadline).await;
         let broken = outcome.as_ref().is_err_and(retryable);
@@ -152,13 +153,9 @@ impl PostgresIdempotency {
         })
     }
 
-    async fn run_once(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)], deadline: Instant) -> Result<Vec<Row>, StoreError> {
+    async fn run_once(&self, statement: &str, parameters: &[Parameter<'_>], deadline: Instant) -> Result<Vec<Row>, StoreError> {
         let connection = self.pool.lend(deadline).await?;
-        let work = async {
-            let statement = connection.prepare_cached(statement).await?;
-            connection.query(&statement, parameters).await
-        };
-        let outcome = in_time(deadline, work).await;
+        let outcome = in_time(deadline, connection.query(statement, parameters)).await;
         connection.end(outcome.as_ref().err());
         outcome
     }
@@ -203,8 +200,13 @@ fn columns(reply: &StoredReply) -> Result<(i16, String), StoreDown> {
 impl IdempotencyStore for PostgresIdempotency {
     async fn claim(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<Claimed, StoreDown> {
         const TRIES: usize = 5;
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&&*key.scope, &key.hash.as_bytes(), &owner.uuid(), &key.fingerprint.as_bytes(), &lease.as_secs_f64()];
+        let parameters: [Parameter<'_>; 5] = [
+            (&&*key.scope, Type::TEXT),
+            (&key.hash.as_bytes(), Type::BYTEA),
+            (&owner.uuid(), Type::UUID),
+            (&key.fingerprint.as_bytes(), Type::BYTEA),
+            (&lease.as_secs_f64(), Type::FLOAT8),
+        ];
         for _ in 0..TRIES {
             if let Some(row) = self.run(CLAIM, &parameters).await?.first() {
                 let found = found(row).map_err(StoreDown::NoAnswer)?;
@@ -220,22 +222,27 @@ impl IdempotencyStore for PostgresIdempotency {
     }
 
     async fn renew(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<bool, StoreDown> {
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&&*key.scope, &key.hash.as_bytes(), &owner.uuid(), &key.fingerprint.as_bytes(), &lease.as_secs_f64()];
+        let parameters: [Parameter<'_>; 5] = [
+            (&&*key.scope, Type::TEXT),
+            (&key.hash.as_bytes(), Type::BYTEA),
+            (&owner.uuid(), Type::UUID),
+            (&key.fingerprint.as_bytes(), Type::BYTEA),
+            (&lease.as_secs_f64(), Type::FLOAT8),
+        ];
         Ok(!self.run(RENEW, &parameters).await?.is_empty())
     }
 
     async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
         let (status, headers) = columns(reply)?;
-        let parameters: [&(dyn ToSql + Sync); 8] = [
-            &&*key.scope,
-            &key.hash.as_bytes(),
-            &owner.uuid(),
-            &key.fingerprint.as_bytes(),
-            &keep.as_secs_f64(),
-            &status,
-            &headers,
-            &&*reply.body,
+        let parameters: [Parameter<'_>; 8] = [
+            (&&*key.scope, Type::TEXT),
+            (&key.hash.as_bytes(), Type::BYTEA),
+            (&owner.uuid(), Type::UUID),
+            (&key.fingerprint.as_bytes(), Type::BYTEA),
+            (&keep.as_secs_f64(), Type::FLOAT8),
+            (&status, Type::INT2),
+            (&headers, Type::TEXT),
+            (&&*reply.body, Type::BYTEA),
         ];
         if !self.run(COMPLETE, &parameters).await?.is_empty() {
             return Ok(Completed::Stored);
@@ -251,17 +258,25 @@ impl IdempotencyStore for PostgresIdempotency {
     }
 
     async fn release(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown> {
-        self.run(RELEASE, &[&&*key.scope, &key.hash.as_bytes(), &owner.uuid()]).await.map(drop)
+        self.run(RELEASE, &[(&&*key.scope, Type::TEXT), (&key.hash.as_bytes(), Type::BYTEA), (&owner.uuid(), Type::UUID)]).await.map(drop)
     }
 
     async fn intend(&self, key: &IdempotencyKey, owner: Owner, lease: Duration, keep: Duration) -> Result<bool, StoreDown> {
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&&*key.scope, &key.hash.as_bytes(), &owner.uuid(), &key.fingerprint.as_bytes(), &lease.as_secs_f64(), &keep.as_secs_f64()];
+        let parameters: [Parameter<'_>; 6] = [
+            (&&*key.scope, Type::TEXT),
+            (&key.hash.as_bytes(), Type::BYTEA),
+            (&owner.uuid(), Type::UUID),
+            (&key.fingerprint.as_bytes(), Type::BYTEA),
+            (&lease.as_secs_f64(), Type::FLOAT8),
+            (&keep.as_secs_f64(), Type::FLOAT8),
+        ];
         Ok(!self.run(INTEND, &parameters).await?.is_empty())
     }
 
     async fn leave_unknown(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown> {
-        self.run(LEAVE_UNKNOWN, &[&&*key.scope, &key.hash.as_bytes(), &owner.uuid()]).await.map(drop)
+        self.run(LEAVE_UNKNOWN, &[(&&*key.scope, Type::TEXT), (&key.hash.as_bytes(), Type::BYTEA), (&owner.uuid(), Type::UUID)])
+            .await
+            .map(drop)
     }
 
     async fn unresolved(&self, scopes: &[Arc<str>]) -> Result<Vec<Unresolved>, StoreDown> {
@@ -270,17 +285,23 @@ impl IdempotencyStore for PostgresIdempotency {
             let hash = Digest::from_bytes(row.try_get(1)?).context("this is no key of this service's")?;
             Ok(Unresolved { scope: row.try_get(0)?, hash, since: row.try_get(2)?, until: row.try_get(3)? })
         };
-        let rows = self.run(UNRESOLVED, &[&scopes]).await?;
+        let rows = self.run(UNRESOLVED, &[(&scopes, Type::TEXT_ARRAY)]).await?;
         rows.iter().map(unresolved).collect::<anyhow::Result<_>>().map_err(StoreDown::NoAnswer)
     }
 
     async fn resolve(&self, scope: &str, hash: &Digest, answer: Option<(StoredReply, Duration)>) -> Result<bool, StoreDown> {
         let rows = match answer {
-            None => self.run(RESOLVE_AS_NOT_DONE, &[&scope, &hash.as_bytes()]).await?,
+            None => self.run(RESOLVE_AS_NOT_DONE, &[(&scope, Type::TEXT), (&hash.as_bytes(), Type::BYTEA)]).await?,
             Some((reply, keep)) => {
                 let (status, headers) = columns(&reply)?;
-                let parameters: [&(dyn ToSql + Sync); 6] =
-                    [&scope, &hash.as_bytes(), &keep.as_secs_f64(), &status, &headers, &&*reply.body];
+                let parameters: [Parameter<'_>; 6] = [
+                    (&scope, Type::TEXT),
+                    (&hash.as_bytes(), Type::BYTEA),
+                    (&keep.as_secs_f64(), Type::FLOAT8),
+                    (&status, Type::INT2),
+                    (&headers, Type::TEXT),
+                    (&&*reply.body, Type::BYTEA),
+                ];
                 self.run(RESOLVE_AS_DONE, &parameters).await?
             }
         };
@@ -288,14 +309,14 @@ impl IdempotencyStore for PostgresIdempotency {
     }
 
     async fn sweep(&self) -> Result<(u64, bool), StoreDown> {
-        let rows = self.run(SWEEP, &[&SWEEP_LOCK, &SWEEP_ROWS]).await?.len() as u64;
+        let rows = self.run(SWEEP, &[(&SWEEP_LOCK, Type::INT8), (&SWEEP_ROWS, Type::INT8)]).await?.len() as u64;
         Ok((rows, rows == SWEEP_ROWS.unsigned_abs()))
     }
 
     async fn count(&self, scopes: &[Arc<str>]) -> Result<Vec<Records>, StoreDown> {
         let leased = self.run(COUNT_LEASED, &[]).await?;
-        let sample = self.run(SAMPLE, &[&SAMPLE_PAGES]).await?.first().map_or(100.0, |row| row.get::<_, f64>(0));
-        let done = self.run(COUNT_DONE, &[&sample]).await?;
+        let sample = self.run(SAMPLE, &[(&SAMPLE_PAGES, Type::FLOAT8)]).await?.first().map_or(100.0, |row| row.get::<_, f64>(0));
+        let done = self.run(COUNT_DONE, &[(&sample, Type::FLOAT8)]).await?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let count = |rows: &[Row], column: usize, scope: &str| {
             let row = rows.iter().find(|row| row.get::<_, &str>(0) == scope);

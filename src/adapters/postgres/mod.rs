@@ -4,13 +4,16 @@
 pub mod audit_log;
 mod clock;
 pub mod connect;
+mod connection;
 mod failure;
 pub mod idempotency;
+mod limits;
 pub mod listen;
 pub mod load;
 pub mod migrate;
 mod newest;
 mod pool;
+pub mod pooling;
 mod queue;
 mod shared;
 mod transaction;
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::time::timeout_at;
+use tokio_postgres::types::Type;
 
 use crate::app::ports::{AuditGlance, CustomerStore, Reading, StoreError};
 use crate::config;
@@ -70,7 +74,7 @@ impl PostgresStore {
         let work = async {
             let (client, _task) = self.upkeep.client().await?;
             self.clock.measure(&client).await?;
-            client.query_one("SELECT made, default_used FROM audit_ensure_partitions($1)", &[&months]).await
+            client.query_typed_one("SELECT made, default_used FROM audit_ensure_partitions($1)", &[(&months, Type::INT4)]).await
         };
         let row = timeout_at(deadline.into(), work).await.map_err(|_| StoreError::Timeout)?.map_err(|error| store_error(&error))?;
         Ok((row.get(0), row.get(1)))

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use chrono::{DateTime, Datelike, Days, NaiveTime, Utc};
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
+use super::connection::Parameter;
 use super::in_time;
 use super::pool::Lease;
 use crate::app::ports::{AuditGlance, StoreError};
@@ -29,10 +31,10 @@ const NEWEST: &str = "\
     ORDER BY entry.occurred_at DESC LIMIT $3";
 
 pub(super) async fn newest(connection: &Lease, most: u16, deadline: Instant) -> Result<Vec<AuditGlance>, StoreError> {
-    let statement = in_time(deadline, connection.prepare_cached(NEWEST)).await?;
     let now = Utc::now();
     let (since, until) = (start_of_month(now - Days::new(1)), now + Days::new(1));
-    let rows = in_time(deadline, connection.query(&statement, &[&since, &until, &i64::from(most)])).await?;
+    let parameters: [Parameter<'_>; 3] = [(&since, Type::TIMESTAMPTZ), (&until, Type::TIMESTAMPTZ), (&i64::from(most), Type::INT8)];
+    let rows = in_time(deadline, connection.query(NEWEST, &parameters)).await?;
     rows.iter().map(glance).collect::<Result<_, _>>().map_err(|error| StoreError::Refused(error.into()))
 }
 

@@ -3,32 +3,54 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts};
+use deadpool::Runtime;
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType, Timeouts};
 use tokio::runtime::Handle;
 use tokio::time::timeout_at;
+use tokio_postgres::Error;
 
 use super::connect::Connector;
+use super::connection::Connection;
 use super::failure::described;
 use crate::app::ports::StoreError;
 use crate::config;
 
 pub(super) struct Pool {
-    connections: deadpool_postgres::Pool,
+    connections: managed::Pool<Connections>,
     connector: Connector,
+}
+
+/// Makes connections for the pool, and looks at those that come back.
+struct Connections(Connector);
+
+impl Manager for Connections {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection, Error> {
+        let session = self.0.session().await?;
+        let (named, begin) = (self.0.named(session.pooling), self.0.begin(session.pooling));
+        Ok(Connection::new(session, named, begin))
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
+        if connection.is_closed() {
+            return Err(RecycleError::message("closed"));
+        }
+        if self.0.is_outdated(connection.pooling()) {
+            return Err(RecycleError::message("made for another pooling mode"));
+        }
+        Ok(())
+    }
 }
 
 impl Pool {
     /// Of so many connections at most.
     pub(super) fn new(connector: Connector, settings: &config::Database, size: usize) -> anyhow::Result<Self> {
-        let manager = Manager::from_connect(
-            connector.pg_config().clone(),
-            connector.clone(),
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
         let timeouts =
             Timeouts { wait: Some(settings.wait_timeout), create: Some(connector.patience()), recycle: Some(connector.patience()) };
-        let connections = deadpool_postgres::Pool::builder(manager).max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build()?;
-        Ok(Self { connections, connector })
+        let builder = managed::Pool::builder(Connections(connector.clone())).max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1);
+        Ok(Self { connections: builder.build()?, connector })
     }
 
     /// A connection, at the latest by the deadline.
@@ -57,7 +79,7 @@ impl Pool {
 /// A connection that leaves the pool unless it is given back: whoever fails, times out or is dropped in the middle of
 /// something never hands it to the next.
 pub(super) struct Lease {
-    object: Option<Object>,
+    object: Option<Object<Connections>>,
     connector: Connector,
 }
 
@@ -95,10 +117,10 @@ impl Drop for Lease {
 }
 
 impl Deref for Lease {
-    type Target = ClientWrapper;
+    type Target = Connection;
 
     #[expect(clippy::expect_used, reason = "only its end empties it")]
-    fn deref(&self) -> &ClientWrapper {
+    fn deref(&self) -> &Connection {
         self.object.as_ref().expect("a lease holds its connection until it ends")
     }
 }

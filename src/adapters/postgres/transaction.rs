@@ -7,10 +7,11 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use tokio::time::timeout_at;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::connection::{Failed, Parameter, Prepared};
 use super::failure::{Failure, store_error};
 use super::pool::Lease;
 use crate::app::ports::{Reading, ServerStart, StoreError};
@@ -150,30 +151,35 @@ pub(super) async fn run(
         &statements.audit
     } else {
         parameters.extend(entries.asked.parameters());
-        parameters.push(if one_tenant.is_some() { &tenants[0] } else { &tenants });
-        parameters.push(&ids);
+        parameters.push(if one_tenant.is_some() { (&tenants[0], Type::TEXT) } else { (&tenants, Type::TEXT_ARRAY) });
+        parameters.push((&ids, Type::UUID_ARRAY));
         if one_tenant.is_some() { &statements.one_tenant } else { &statements.pairs }
     };
-    let prepared = timeout_at(deadline.into(), connection.prepare_cached(statement)).await;
+    let prepared = timeout_at(deadline.into(), connection.prepare(statement)).await;
     let prepared = prepared.map_err(|_| Failure::timeout(None))?;
     let statement = prepared.map_err(|error| match error.as_db_error() {
         // Postgres understands a statement in a transaction, too.
         Some(_) => Failure::of_statement(&error),
         None => Failure::outside_transaction(store_error(&error)),
     })?;
-    let rows = rows(connection, &statement, parameters, rows_come);
-    let rows = timeout_at(deadline.into(), rows).await.map_err(|_| Failure::timeout(Some(Rollback::Timeout)))??;
+    let rows = connection.in_transaction(rows(connection, &statement, &parameters, rows_come));
+    let rows = timeout_at(deadline.into(), rows).await.map_err(|_| Failure::timeout(Some(Rollback::Timeout)))?;
+    let rows = rows.map_err(|failed| match failed {
+        Failed::Begin(error) => Failure::outside_transaction(store_error(&error)),
+        Failed::Work(failure) => failure,
+        Failed::Commit(error) => Failure::at(Rollback::Commit, &error),
+    })?;
     Ok(Found { rows, one_tenant })
 }
 
 /// Runs a statement to its end.
 async fn rows(
     connection: &Lease,
-    statement: &Statement,
-    parameters: Vec<Parameter<'_>>,
+    statement: &Prepared<'_>,
+    parameters: &[Parameter<'_>],
     rows_come: impl FnOnce(),
 ) -> Result<Vec<Row>, Failure> {
-    let stream = connection.query_raw(statement, parameters).await.map_err(|error| Failure::of_statement(&error))?;
+    let stream = connection.execute(statement, parameters).await.map_err(|error| Failure::of_statement(&error))?;
     tokio::pin!(stream);
     let (mut rows, mut rows_come) = (Vec::new(), Some(rows_come));
     loop {
@@ -245,8 +251,6 @@ pub(super) async fn in_time<T>(deadline: Instant, work: impl Future<Output = Res
     timeout_at(deadline.into(), work).await.map_err(|_| StoreError::Timeout)?.map_err(|error| store_error(&error))
 }
 
-type Parameter<'a> = &'a (dyn ToSql + Sync);
-
 /// The audit rows: a column each.
 struct Entries<'a> {
     tenants: Vec<&'a str>,
@@ -285,7 +289,16 @@ impl<'a> Entries<'a> {
     /// Without who was asked for.
     fn parameters(&self) -> Vec<Parameter<'_>> {
         let Self { tenants, times, ids, actions, sources, keys, requests, contacts, customers, missing, asked: _ } = self;
-        let mut all: Vec<Parameter<'_>> = vec![tenants, times, ids, actions, sources, keys, requests, contacts];
+        let mut all: Vec<Parameter<'_>> = vec![
+            (tenants, Type::TEXT_ARRAY),
+            (times, Type::TIMESTAMPTZ_ARRAY),
+            (ids, Type::UUID_ARRAY),
+            (actions, Type::TEXT_ARRAY),
+            (sources, Type::TEXT_ARRAY),
+            (keys, Type::TEXT_ARRAY),
+            (requests, Type::TEXT_ARRAY),
+            (contacts, Type::TEXT_ARRAY),
+        ];
         all.extend(customers.parameters());
         all.extend(missing.parameters());
         all
@@ -313,6 +326,6 @@ impl Slices {
     }
 
     fn parameters(&self) -> [Parameter<'_>; 3] {
-        [&self.all, &self.first, &self.last]
+        [(&self.all, Type::UUID_ARRAY), (&self.first, Type::INT4_ARRAY), (&self.last, Type::INT4_ARRAY)]
     }
 }
