@@ -5,7 +5,7 @@ use clap::Subcommand;
 
 use super::{Settings, demo, say};
 use crate::adapters::postgres::connect::Connector;
-use crate::adapters::postgres::migrate;
+use crate::adapters::postgres::migrate::{self, Applied};
 use crate::telemetry;
 
 #[derive(Subcommand)]
@@ -48,7 +48,9 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> anyhow::Result<()> 
             if !applied.triggers.is_empty() {
                 say("every instance was told to drop the customers that it has cached");
             }
-            if applied.migrations.is_empty() && applied.triggers.is_empty() {
+            if applied.granted && applied.migrations.is_empty() {
+                say("granted  the missing rights of the role cxda_runtime; no migration was pending");
+            } else if applied.migrations.is_empty() && applied.triggers.is_empty() {
                 say("nothing to apply");
             }
             if *demo {
