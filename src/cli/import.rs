@@ -146,9 +146,9 @@ async fn work(load: Load, lines: Lines, columns: Columns, options: &Options, pro
         load.lock().await?;
     }
     progress.stage(&format!("writing what is new in {} rows", read - bad.count));
-    let merged = load.commit().await?;
+    let (merged, loaded) = load.commit().await?;
     progress.stage("gathering statistics");
-    if let Err(error) = load.analyze().await {
+    if let Err(error) = loaded.analyze().await {
         progress.tell(&format!("the customers are in, but not analyzed: {error:#}; run as their owner: ANALYZE customers"));
     }
     Ok(Summary { read, inserted: merged.inserted, updated: merged.updated, bad: bad.count })

@@ -9,18 +9,19 @@ use futures_util::TryStreamExt;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::connect::Connector;
 use super::failure::described;
 use crate::domain::TenantId;
 
-/// Rows leave as fast as they are taken, however long that is. Bounds of partitions are shown in this zone.
-const SESSION: &str = "\
-    SELECT set_config(name, '0', false) FROM pg_settings \
+/// Rows leave as fast as they are taken, however long that is. Bounds of partitions are shown in this zone. It ends with the
+/// transaction: through a pooler, the server session goes on to other clients.
+const BEGIN: &str = "\
+    BEGIN; SELECT set_config(name, '0', true) FROM pg_settings \
         WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'); \
-    SET TimeZone = 'UTC'";
+    SET LOCAL TimeZone = 'UTC'";
 
 const ROWS: &str = "\
     SELECT tenant_id, occurred_at, id, action, source, customer_ids, missing_ids, key_id, request_id, contact_id FROM audit_log \
@@ -37,7 +38,7 @@ const PAST: &str = "\
     WHERE until <= least($1, now()) ORDER BY until";
 
 /// Lookups wait behind a lock that is waited for, and a lookup's own patience is longer than this.
-const LOCK_TIMEOUT: &str = "SET lock_timeout = '200ms'";
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '200ms'";
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -79,7 +80,7 @@ pub struct Partition {
     pub size: u64,
 }
 
-/// A session with the audit log.
+/// A connection to the audit log.
 pub struct AuditLog {
     client: Client,
     _task: tokio::task::JoinHandle<()>,
@@ -89,15 +90,16 @@ impl AuditLog {
     /// Connects.
     pub async fn open(connector: &Connector) -> anyhow::Result<Self> {
         let (client, task) = connector.client_in_time().await.context("reach the database")?;
-        client.batch_execute(SESSION).await.map_err(|e| described(&e)).context("set the session up")?;
         Ok(Self { client, _task: task })
     }
 
     /// Hands over rows in the order of time, one after the other.
     pub async fn read(&self, range: &Range, mut take: impl FnMut(&Entry) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let tenant = range.tenant.as_ref().map(TenantId::as_str);
-        let which: [&(dyn ToSql + Sync); 3] = [&tenant, &range.from, &range.to];
-        let rows = self.client.query_raw(ROWS, which).await.map_err(|e| described(&e)).context("read the audit log")?;
+        let which: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&tenant, Type::TEXT), (&range.from, Type::TIMESTAMPTZ), (&range.to, Type::TIMESTAMPTZ)];
+        self.client.batch_execute(BEGIN).await.map_err(|e| described(&e)).context("begin")?;
+        let rows = self.client.query_typed_raw(ROWS, which).await.map_err(|e| described(&e)).context("read the audit log")?;
         let mut rows: Pin<Box<_>> = Box::pin(rows);
         while let Some(row) = rows.try_next().await.map_err(|e| described(&e)).context("read the audit log")? {
             take(&Entry {
@@ -113,12 +115,15 @@ impl AuditLog {
                 contact_id: row.get(9),
             })?;
         }
-        Ok(())
+        self.client.batch_execute("COMMIT").await.map_err(|e| described(&e)).context("read the audit log")
     }
 
     /// The partitions whose last row is older than that, oldest first. Never the default one, and none that is not over.
     pub async fn partitions_before(&self, time: DateTime<Utc>) -> anyhow::Result<Vec<Partition>> {
-        let rows = self.client.query(PAST, &[&time]).await.map_err(|e| described(&e)).context("list the partitions")?;
+        self.client.batch_execute(BEGIN).await.map_err(|e| described(&e)).context("begin")?;
+        let rows = self.client.query_typed(PAST, &[(&time, Type::TIMESTAMPTZ)]).await;
+        let rows = rows.map_err(|e| described(&e)).context("list the partitions")?;
+        self.client.batch_execute("COMMIT").await.map_err(|e| described(&e)).context("list the partitions")?;
         let partition =
             |row: &tokio_postgres::Row| Partition { name: row.get(0), until: row.get(1), size: row.get::<_, i64>(2).unsigned_abs() };
         Ok(rows.iter().map(partition).collect())
@@ -127,11 +132,13 @@ impl AuditLog {
     /// Drops one. Waits for its lock in short turns, so that lookups do not wait behind it for long.
     pub async fn drop_partition(&self, partition: &Partition) -> anyhow::Result<()> {
         let Partition { name, .. } = partition;
-        self.client.batch_execute(LOCK_TIMEOUT).await.map_err(|e| described(&e))?;
         for _ in 0..TRIES {
-            match self.client.batch_execute(&format!("DROP TABLE IF EXISTS {name}")).await {
+            match self.client.batch_execute(&format!("{BEGIN}; {LOCK_TIMEOUT}; DROP TABLE IF EXISTS {name}; COMMIT")).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => sleep(PAUSE).await,
+                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                    self.client.batch_execute("ROLLBACK").await.map_err(|e| described(&e))?;
+                    sleep(PAUSE).await;
+                }
                 Err(error) => return Err(described(&error)).with_context(|| format!("drop {name}")),
             }
         }

@@ -6,25 +6,28 @@ use chrono::{DateTime, Utc};
 use futures_util::SinkExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Statement};
 
 use super::connect::Connector;
 use super::failure::described;
 use crate::domain::{CustomerId, TenantId};
 
-/// No bound that somebody has set for this role ends it, but for the server's that notices that we are gone. `READ COMMITTED`: what is
-/// merged after a wait sees what it has waited for. The memory is that of a sort or of a join.
+/// No limit of this role ends it, but for the server's that notices that we are gone. `READ COMMITTED`: what is merged after a wait
+/// sees what it has waited for. The memory is that of a sort or of a join. All of it ends with the transaction: through a pooler, the
+/// server session goes on to other clients.
+///
+/// Not every platform can check connections, and the memory of temporary tables cannot change once a session has used some.
 const BEGIN: &str = "\
-    SELECT set_config(name, '0', false) FROM pg_settings \
-        WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'); \
-    SET temp_buffers = '32MB'; \
     BEGIN ISOLATION LEVEL READ COMMITTED; \
+    SELECT set_config(name, '0', true) FROM pg_settings \
+        WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'); \
+    DO $$ BEGIN SET LOCAL client_connection_check_interval = '2s'; EXCEPTION WHEN OTHERS THEN NULL; END $$; \
+    DO $$ BEGIN SET LOCAL temp_buffers = '32MB'; EXCEPTION WHEN OTHERS THEN NULL; END $$; \
     SET LOCAL work_mem = '64MB'; SET LOCAL jit = off; \
     CREATE TEMPORARY TABLE staged (line bigint NOT NULL, tenant_id text NOT NULL, id uuid NOT NULL, name text NOT NULL, status text NOT NULL, \
         attributes jsonb NOT NULL, updated_at timestamptz) ON COMMIT DROP";
-
-/// Not every platform that Postgres runs on can do this.
-const NOTICE_OUR_END: &str = "SET client_connection_check_interval = '2s'";
 
 const MAY_WRITE: &str = "SELECT has_table_privilege('customers', 'INSERT') AND has_table_privilege('customers', 'UPDATE')";
 
@@ -63,7 +66,7 @@ const MAY_ANALYZE: &str = "\
     FROM pg_class c, pg_database d WHERE c.oid = 'customers'::regclass AND d.datname = current_database()";
 
 /// A VACUUM that runs on the table holds it up.
-const ANALYZE: &str = "SET lock_timeout = '1min'; ANALYZE customers";
+const ANALYZE: &str = "BEGIN; SET LOCAL lock_timeout = '1min'; ANALYZE customers; COMMIT";
 
 /// Of a binary copy: signature, flags, no extension.
 const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -137,6 +140,7 @@ pub struct Merged {
 /// A transaction that loads customers. Where it is dropped, nothing has happened.
 pub struct Load {
     client: Client,
+    copy: Statement,
     _task: JoinHandle<()>,
 }
 
@@ -144,22 +148,21 @@ impl Load {
     /// Begins one, as a user who may write customers.
     pub async fn begin(connector: &Connector) -> anyhow::Result<Self> {
         let (client, task) = connector.client_in_time().await.context("reach the database")?;
-        let may_write = client.query_one(MAY_WRITE, &[]).await.map_err(|e| described(&e)).context("look at the rights")?;
+        let may_write = client.query_typed_one(MAY_WRITE, &[]).await.map_err(|e| described(&e)).context("look at the rights")?;
         if !may_write.get::<_, bool>(0) {
             bail!(
                 "this database user may not write customers: the service's own may only read them. Import as their owner \
                  (CXDA_DATABASE__MIGRATE_URL, or DATABASE_URL)"
             );
         }
-        let _not_there = client.batch_execute(NOTICE_OUR_END).await;
-        client.batch_execute(BEGIN).await.map_err(|e| described(&e)).context("begin")?;
-        Ok(Self { client, _task: task })
+        let copy = begin(&client).await.map_err(|e| described(&e)).context("begin")?;
+        Ok(Self { client, copy, _task: task })
     }
 
     /// Copies encoded rows into the staging table, and gives their number.
     pub async fn receive(&self, mut chunks: mpsc::Receiver<Bytes>) -> anyhow::Result<u64> {
         let copy = async {
-            let mut sink = Box::pin(self.client.copy_in::<_, Bytes>(COPY).await?);
+            let mut sink = Box::pin(self.client.copy_in::<_, Bytes>(&self.copy).await?);
             sink.feed(Bytes::from_static(HEAD)).await?;
             while let Some(chunk) = chunks.recv().await {
                 sink.send(chunk).await?;
@@ -172,39 +175,66 @@ impl Load {
 
     /// Takes out what names a customer for the second time, and tells of the first `most`.
     pub async fn take_out_twins(&self, most: i64) -> anyhow::Result<Twins> {
-        let rows =
-            self.client.query(TAKE_OUT_TWINS, &[&most]).await.map_err(|e| described(&e)).context("look for customers named twice")?;
+        let rows = self.client.query_typed(TAKE_OUT_TWINS, &[(&most, Type::INT8)]).await;
+        let rows = rows.map_err(|e| described(&e)).context("look for customers named twice")?;
         let count = rows.first().map_or(0, |row| row.get::<_, i64>(2).unsigned_abs());
         Ok(Twins { count, first: rows.iter().map(|row| (row.get(0), row.get(1))).collect() })
     }
 
     /// Has it that no other import is merged at the same time, unless one is at it.
     pub async fn try_lock(&self) -> anyhow::Result<bool> {
-        let row = self.client.query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK]).await.map_err(|e| described(&e))?;
+        let row =
+            self.client.query_typed_one("SELECT pg_try_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await.map_err(|e| described(&e))?;
         Ok(row.get(0))
     }
 
     /// Waits for that.
     pub async fn lock(&self) -> anyhow::Result<()> {
-        let waited = self.client.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await;
+        let waited = self.client.execute_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await;
         waited.map(drop).map_err(|e| described(&e)).context("wait for another import")
     }
 
     /// Merges and commits.
-    pub async fn commit(&self) -> anyhow::Result<Merged> {
-        let row = self.client.query_one(MERGE, &[]).await.map_err(|e| described(&e)).context("write the customers")?;
+    pub async fn commit(self) -> anyhow::Result<(Merged, Loaded)> {
+        // Its name ends before the transaction does: afterwards, the pooler may have given the server session to another client.
+        drop(self.copy);
+        let row = self.client.query_typed_one(MERGE, &[]).await.map_err(|e| described(&e)).context("write the customers")?;
         self.client.batch_execute("COMMIT").await.map_err(|e| described(&e)).context("commit")?;
         let count = |column| row.get::<_, i64>(column).unsigned_abs();
-        Ok(Merged { inserted: count(0), updated: count(1) })
+        Ok((Merged { inserted: count(0), updated: count(1) }, Loaded { client: self.client, _task: self._task }))
     }
+}
 
-    /// Has Postgres look at the table as it is now, so that lookups are not planned for the size that it had. To be called after
-    /// the commit.
+/// A load whose customers are committed.
+pub struct Loaded {
+    client: Client,
+    _task: JoinHandle<()>,
+}
+
+impl Loaded {
+    /// Has Postgres look at the table as it is now, so that lookups are not planned for the size that it had.
     pub async fn analyze(&self) -> anyhow::Result<()> {
-        let may: bool = self.client.query_one(MAY_ANALYZE, &[]).await.map_err(|e| described(&e))?.get(0);
+        let may: bool = self.client.query_typed_one(MAY_ANALYZE, &[]).await.map_err(|e| described(&e))?.get(0);
         if !may {
             bail!("this database user neither owns customers nor has the right MAINTAIN");
         }
         self.client.batch_execute(ANALYZE).await.map_err(|e| described(&e))
+    }
+}
+
+/// Begins, with the copy prepared. A copy needs a named statement; in a server session that a pooler shares, another client may have
+/// left one of that name. The next try has another name.
+async fn begin(client: &Client) -> Result<Statement, Error> {
+    const TRIES: usize = 100;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        client.batch_execute(BEGIN).await?;
+        match client.prepare(COPY).await {
+            Err(error) if error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT) && tries < TRIES => {
+                client.batch_execute("ROLLBACK").await?;
+            }
+            prepared => return prepared,
+        }
     }
 }
