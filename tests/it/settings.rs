@@ -267,3 +267,13 @@ async fn a_url_that_its_client_does_not_understand_is_an_error_and_every_sslmode
 async fn a_bad_log_filter_is_an_error() {
     assert_bad(&check().set("RUST_LOG", "info,=x=y=").run().await, &["RUST_LOG"]);
 }
+
+#[tokio::test]
+async fn prepared_statements_are_auto_named_or_unnamed() {
+    const SETTING: &str = "CXDA_DATABASE__PREPARED_STATEMENTS";
+    assert_eq!(effective(print(), "database.prepared_statements").await, "auto");
+    for value in ["auto", "named", "unnamed"] {
+        assert_eq!(effective(print().set(SETTING, value), "database.prepared_statements").await, value);
+    }
+    assert_bad(&check().set(SETTING, "sometimes").run().await, &[SETTING]);
+}
