@@ -8,6 +8,7 @@
 //!
 //!     cargo bench --bench load -- redis | postgres [--customers N] [--connections N] [--requests N] [--set NAME=VALUE]
 //!     cargo bench --bench load -- coherence [--rounds N] [--seconds N]
+//!     cargo bench --bench load -- neighbours [--neighbour NAME,...] [--rounds N] [--seconds N]
 //!     cargo bench --bench load -- poison [--customers N] [--connections N] [--seconds N]
 //!
 //! And of webhooks: how often the work is done while instances are killed, and what idempotency costs.
@@ -45,6 +46,7 @@ mod figures;
 mod genesys;
 mod import;
 mod kills;
+mod neighbours;
 mod once;
 mod outages;
 mod poison;
@@ -81,6 +83,8 @@ enum Scene {
     Figures,
     /// Customers that change while they are read.
     Coherence,
+    /// The same beside a pooler, a publisher, a standby, a backup and a Redis that fails over.
+    Neighbours,
     /// Requests that fail in the database, among others.
     Poison,
     /// Redis killed, restarted, hung and woken under load.
@@ -133,17 +137,20 @@ struct Options {
     /// Requests of each round, where seconds do not say how long it is.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// Rounds of the scenes figures, coherence, webhooks, genesys, cognigy, strangers, tenants and import (twice as many: half of them
+    /// Rounds of the scenes figures, coherence, neighbours, webhooks, genesys, cognigy, strangers, tenants and import (twice as many: half of them
     /// in the other order).
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Which of the scene neighbours; all where none is named.
+    #[arg(long, value_delimiter = ',')]
+    neighbour: Vec<neighbours::Neighbour>,
     /// The idempotency store of the scenes once, kills and genesys; both where none is named.
     #[arg(long)]
     store: Option<Store>,
     /// Kills at each moment, or connections cut.
     #[arg(long, default_value_t = 100)]
     times: usize,
-    /// Seconds of each round of the scene figures (3 where not set), of each run of coherence (9) and poison (30), of each phase
+    /// Seconds of each round of the scene figures (3 where not set), of each run of coherence and neighbours (9) and poison (30), of each phase
     /// of the scene cognigy (60), of the storm in the scene genesys (30), of the search in worst-bodies (60), of each round of strangers
     /// and tenants (8), and of the wait for sockets of each kind (90).
     #[arg(long)]
@@ -177,6 +184,7 @@ async fn run(options: &Options) {
     match options.scene {
         Scene::Figures => figures::run(options).await,
         Scene::Coherence => coherence::run(options).await,
+        Scene::Neighbours => neighbours::run(options).await,
         Scene::Poison => poison::run(options).await,
         Scene::Redis => outages::redis(options).await,
         Scene::Postgres => outages::postgres(options).await,

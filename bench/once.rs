@@ -1,10 +1,10 @@
-//! Many requests for few keys at three instances, one of which is killed every two seconds: what everybody was answered, and
-//! how often the work was done.
+//! Many requests for few keys at three instances, one of which is killed every two seconds: what callers were answered, and how often
+//! the work was done. Each store by itself, Postgres behind a PgBouncer, and a Redis that is demoted every five seconds.
 
 use std::time::Duration;
 
 use crate::support::{Cluster, Redis};
-use crate::webhook_scale::{self, Plan};
+use crate::webhook_scale::{self, Neighbour, Plan};
 use crate::{Options, Store};
 
 const KEYS: usize = 100;
@@ -13,9 +13,17 @@ pub(crate) async fn run(options: &Options) {
     let cluster = Cluster::start(&[("max_connections", "200")]).await;
     let redis = Redis::start().await;
     let mut all = Vec::new();
-    for store in options.stores() {
+    let demotions = Neighbour::Demotion(Duration::from_secs(5));
+    let stores = [
+        (Store::Redis, "redis", Neighbour::None),
+        (Store::Redis, "redis", demotions),
+        (Store::Postgres, "postgres", Neighbour::None),
+        (Store::Postgres, "postgres", Neighbour::PgBouncer),
+    ];
+    for (_, store, neighbour) in stores.into_iter().filter(|(store, ..)| options.stores().contains(store)) {
         let plan = Plan {
-            store: if store == Store::Redis { "redis" } else { "postgres" },
+            neighbour,
+            store,
             keys: KEYS,
             each: (options.requests / KEYS).max(1),
             keys_at_once: 5,
@@ -31,8 +39,9 @@ pub(crate) async fn run(options: &Options) {
     }
     println!("{KEYS} keys, {} callers, three instances, each work of 1.1 s, a lease of 3 s", options.connections);
     println!(
-        "{:9} {:>8} {:>8} {:>15} {:>5} {:>11} {:>15} {:>15} {:>11} {:>6} {:>9}",
+        "{:9} {:12} {:>8} {:>8} {:>15} {:>5} {:>11} {:>15} {:>15} {:>11} {:>6} {:>9}",
         "store",
+        "beside",
         "requests",
         "answers",
         "answers per key",
@@ -46,8 +55,13 @@ pub(crate) async fn run(options: &Options) {
     );
     for (plan, findings) in &all {
         println!(
-            "{:9} {:>8} {:>8} {:>15} {:>5} {:>11} {:>15} {:>15} {:>11} {:>6} {:>9.1}",
+            "{:9} {:12} {:>8} {:>8} {:>15} {:>5} {:>11} {:>15} {:>15} {:>11} {:>6} {:>9.1}",
             plan.store,
+            match plan.neighbour {
+                Neighbour::None => "none",
+                Neighbour::PgBouncer => "PgBouncer",
+                Neighbour::Demotion(_) => "demotions",
+            },
             plan.keys * plan.each,
             findings.answered(),
             findings.distinct_answers(),

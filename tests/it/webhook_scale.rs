@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use reqwest::RequestBuilder;
 
-use crate::support::{Answer, Database, PATIENCE, Redis, Reply, Route, Service, Setup, Upstream};
+use crate::support::{Answer, Database, PATIENCE, PgBouncer, Redis, Reply, Route, Service, Setup, Upstream};
 
 const PATH: &str = "/webhooks/dialog";
 const INSTANCES: usize = 3;
@@ -18,12 +18,24 @@ const INSTANCES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(60);
 /// How often completions are looked for.
 const GLANCE: Duration = Duration::from_millis(5);
+const DEMOTED_FOR: Duration = Duration::from_secs(1);
 /// A record that is not there so long after the upstream's answer has no kill as its excuse.
 const SOON: Duration = Duration::from_millis(250);
+
+/// What stands between the instances and the store, or befalls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Neighbour {
+    None,
+    /// A PgBouncer in transaction mode.
+    PgBouncer,
+    /// Redis is demoted to a replica every so often, for a second.
+    Demotion(Duration),
+}
 
 /// What is done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
+    pub(crate) neighbour: Neighbour,
     /// As routes name it.
     pub(crate) store: &'static str,
     pub(crate) keys: usize,
@@ -178,6 +190,16 @@ async fn keep_looking(upstream: &Upstream, completions: &Mutex<Completions>) {
     }
 }
 
+async fn demote_in_turn(redis: &Redis, neighbour: Neighbour) {
+    let Neighbour::Demotion(every) = neighbour else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(every).await;
+        redis.demote().await;
+        tokio::time::sleep(DEMOTED_FOR).await;
+        redis.promote().await;
+    }
+}
+
 /// The keys that are asked for, in their order.
 fn order(plan: &Plan) -> Vec<usize> {
     let keys: Vec<_> = (0..plan.keys).collect();
@@ -194,6 +216,8 @@ pub(crate) async fn run(plan: &Plan, database: &Database, redis: &Redis) -> Find
     upstream.answer(Answer::new(200).after(plan.work));
     let route = Route::new(PATH).forward(&upstream).store(plan.store).lease(plan.lease);
     let setup = Setup::on(database).set("CXDA_IDEMPOTENCY__REDIS_URL", redis.url()).webhooks(&[route]);
+    let pooler = if plan.neighbour == Neighbour::PgBouncer { Some(PgBouncer::before(database, 10).await) } else { None };
+    let setup = pooler.iter().fold(setup, |setup, pooler| setup.set("DATABASE_URL", pooler.url()));
     let fleet = Fleet::start(setup).await;
     let (order, next, completions) = (order(plan), AtomicUsize::new(0), Mutex::default());
     let caller = async || {
@@ -207,6 +231,7 @@ pub(crate) async fn run(plan: &Plan, database: &Database, redis: &Redis) -> Find
     let callers = tokio::select! {
         answers = join_all((0..plan.callers).map(|_| caller())) => answers,
         () = fleet.kill_in_turn(plan.kill_every) => unreachable!("killing goes on for ever"),
+        () = demote_in_turn(redis, plan.neighbour) => unreachable!("and so do demotions"),
         () = keep_looking(&upstream, &completions) => unreachable!("so does looking"),
         () = tokio::time::sleep(plan.within) => panic!("somebody was not answered within {:?}: {:?}", plan.within, upstream.runs()),
     };
@@ -258,8 +283,9 @@ fn explain(upstream: &Upstream, kills: &[Kill], completions: &Completions, findi
     }
 }
 
-async fn small(store: &'static str) {
+async fn small(store: &'static str, neighbour: Neighbour) {
     let plan = Plan {
+        neighbour,
         store,
         keys: 30,
         each: 50,
@@ -281,10 +307,20 @@ async fn small(store: &'static str) {
 
 #[tokio::test]
 async fn with_redis_all_are_answered_alike_though_instances_are_killed() {
-    small("redis").await;
+    small("redis", Neighbour::None).await;
 }
 
 #[tokio::test]
 async fn with_postgres_all_are_answered_alike_though_instances_are_killed() {
-    small("postgres").await;
+    small("postgres", Neighbour::None).await;
+}
+
+#[tokio::test]
+async fn with_postgres_behind_a_pooler_all_are_answered_alike_though_instances_are_killed() {
+    small("postgres", Neighbour::PgBouncer).await;
+}
+
+#[tokio::test]
+async fn with_a_redis_that_is_demoted_again_and_again_all_are_answered_alike_though_instances_are_killed() {
+    small("redis", Neighbour::Demotion(Duration::from_secs(3))).await;
 }
