@@ -118,10 +118,7 @@ impl Metrics {
             calls_again: counter("outbound_retries_total", "Calls to other services that were made again", &["dependency"])?,
             cognigy: counter("cognigy_metrics_total", "Data for Cognigy, by what became of them", &["result"])?,
             cognigy_queued: single_gauge("cognigy_metrics_queued", "Data for Cognigy that wait to be sent")?,
-            lookups_waiting: single_gauge(
-                "cxone_dataaction_lookups_waiting",
-                "Lookups and audit entries of cached answers that wait for a transaction",
-            )?,
+            lookups_waiting: single_gauge("cxone_dataaction_lookups_waiting", "Lookups and audit entries that wait for a transaction")?,
             shared_size: single_histogram(
                 "cxone_dataaction_shared_transaction_size",
                 "Lookups and audit entries of cached answers in one transaction",

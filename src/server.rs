@@ -103,7 +103,9 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         absent_ttl: config.cache.absent_ttl,
     };
     let lookup = Arc::new(Lookup::new(Arc::clone(&store), Arc::clone(&caching.cache), Arc::clone(&metrics), limits));
-    let health = Arc::new(Health { store, cache: caching.shared.clone(), keys: keys.redis.clone(), draining: AtomicBool::new(false) });
+    let customers = Arc::clone(&caching.cache);
+    let health =
+        Arc::new(Health { store, customers, cache: caching.shared.clone(), keys: keys.redis.clone(), draining: AtomicBool::new(false) });
     let background = Arc::new(Background::new()?);
     let services = Services {
         lookup: Arc::clone(&lookup),

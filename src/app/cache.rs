@@ -64,6 +64,11 @@ impl CustomerCache {
         (horizons.all < u64::MAX).then(|| Vantage { horizons, ticket: self.local.ticket(), at })
     }
 
+    /// Whether nothing is believed because changes are not heard of.
+    pub fn is_deaf(&self) -> bool {
+        (self.local.keeps() || self.shared.is_some()) && self.trust.is_deaf(Instant::now())
+    }
+
     /// Whether there is a tier in this process.
     pub fn has_local(&self) -> bool {
         self.local.keeps()

@@ -5,7 +5,7 @@ use clap::Subcommand;
 
 use super::{Settings, demo, say};
 use crate::adapters::postgres::connect::Connector;
-use crate::adapters::postgres::migrate::{self, Applied};
+use crate::adapters::postgres::migrate;
 use crate::telemetry;
 
 #[derive(Subcommand)]

@@ -15,6 +15,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::console::Console;
 use super::error::ApiError;
+use crate::app::cache::CustomerCache;
 use crate::app::lookup::LookupError;
 use crate::app::ports::{Cache, CustomerStore, IdempotencyStore};
 use crate::app::reach::Reach;
@@ -45,6 +46,8 @@ pub struct Ops {
 pub struct Health {
     /// Needed for every answer.
     pub store: Arc<dyn CustomerStore>,
+    /// What is cached of it.
+    pub customers: Arc<CustomerCache>,
     /// Good to have.
     pub cache: Option<Arc<dyn Cache>>,
     /// Needed for webhooks that keep their keys there.
@@ -156,10 +159,14 @@ impl Health {
 
     /// What an operator has to mend, though the service does without.
     async fn problems(&self) -> Vec<String> {
-        self.store.faults(Instant::now() + PATIENCE).await.unwrap_or_else(|error| {
+        let mut problems = self.store.faults(Instant::now() + PATIENCE).await.unwrap_or_else(|error| {
             tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "faults of the store not read");
             vec!["the triggers of customers could not be looked at".to_owned()]
-        })
+        });
+        if self.customers.is_deaf() {
+            problems.push("changes of customers are not heard of: nothing is cached (the log says why)".to_owned());
+        }
+        problems
     }
 }
 

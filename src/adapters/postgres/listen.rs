@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::connect::Connector;
 use super::failure::described;
+use super::pooling::Pooling;
 use crate::app::ports::{Beat, Change, Epoch, ServerStart, Watch};
 use crate::domain::{CustomerId, TenantId};
 use crate::metrics::Metrics;
@@ -34,6 +35,9 @@ const BEAT_PATIENCE: Duration = Duration::from_millis(500);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// An error that stays the same is told of so often.
+const TELL_EVERY: Duration = Duration::from_mins(1);
+
 /// How many notifications are taken in one go.
 const AT_A_TIME: usize = 64;
 
@@ -43,6 +47,10 @@ const CLUSTER: &str = "SELECT system_identifier FROM pg_control_system()";
 /// Why a beat that Postgres has taken is not heard.
 const NOT_ARRIVED: &str = "a beat was sent and did not arrive: behind a pooler in transaction mode, database.listen_url has to lead to \
      Postgres itself, and to the database of database.url";
+
+/// Why `LISTEN` is not even sent.
+const THROUGH_POOLER: &str =
+    "notifications do not pass a pooler in transaction mode: set database.listen_url to a URL that leads to Postgres itself";
 
 /// The connections that a listener makes.
 pub struct Connectors {
@@ -54,7 +62,7 @@ pub struct Connectors {
 
 /// Listens for ever, over one pair of connections after the other.
 pub async fn listen(connectors: Connectors, watch: Arc<dyn Watch>, metrics: Arc<Metrics>) {
-    let mut pause = SHORTEST_PAUSE;
+    let (mut pause, mut told) = (SHORTEST_PAUSE, None);
     loop {
         let began = Instant::now();
         let ended = session(&connectors, &*watch, &metrics).await;
@@ -64,15 +72,29 @@ pub async fn listen(connectors: Connectors, watch: Arc<dyn Watch>, metrics: Arc<
             pause = SHORTEST_PAUSE;
         }
         if let Err(error) = ended {
-            tracing::warn!(error = format!("{error:#}"), "changes of customers are not heard of: nothing is cached");
+            tell(format!("{error:#}"), &mut told);
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
+/// Warns, of the same error once a minute.
+fn tell(error: String, told: &mut Option<(String, Instant)>) {
+    if told.as_ref().is_some_and(|(last, at)| *last == error && at.elapsed() < TELL_EVERY) {
+        tracing::debug!(error, "changes of customers are not heard of");
+    } else {
+        tracing::warn!(error, "changes of customers are not heard of: nothing is cached");
+        *told = Some((error, Instant::now()));
+    }
+}
+
 /// One pair of connections, until one of them fails.
 async fn session(connectors: &Connectors, watch: &dyn Watch, metrics: &Metrics) -> anyhow::Result<()> {
+    // Each `LISTEN` would stay in a server session of the pooler.
+    if matches!(connectors.listener.pooling().await, Some(Pooling::Transaction { .. })) {
+        bail!(THROUGH_POOLER);
+    }
     let connected = timeout(connectors.listener.patience(), connectors.listener.listening()).await.context("connect in time")?;
     let (client, notifications) = connected.map_err(|error| described(&error)).context("connect")?;
     let own = format!("cxda_beat_{}", Uuid::new_v4().simple());

@@ -141,7 +141,7 @@ pub struct Merged {
 pub struct Load {
     client: Client,
     copy: Statement,
-    _task: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Load {
@@ -156,7 +156,7 @@ impl Load {
             );
         }
         let copy = begin(&client).await.map_err(|e| described(&e)).context("begin")?;
-        Ok(Self { client, copy, _task: task })
+        Ok(Self { client, copy, task })
     }
 
     /// Copies encoded rows into the staging table, and gives their number.
@@ -201,7 +201,7 @@ impl Load {
         let row = self.client.query_typed_one(MERGE, &[]).await.map_err(|e| described(&e)).context("write the customers")?;
         self.client.batch_execute("COMMIT").await.map_err(|e| described(&e)).context("commit")?;
         let count = |column| row.get::<_, i64>(column).unsigned_abs();
-        Ok((Merged { inserted: count(0), updated: count(1) }, Loaded { client: self.client, _task: self._task }))
+        Ok((Merged { inserted: count(0), updated: count(1) }, Loaded { client: self.client, _task: self.task }))
     }
 }
 

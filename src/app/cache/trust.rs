@@ -105,10 +105,16 @@ impl Trust {
         }))
     }
 
+    /// Whether no beat was heard for too long, or since the last loss.
+    pub(super) fn is_deaf(&self, now: Instant) -> bool {
+        let state = self.read();
+        state.is_overdue(now) || (state.heard.is_some() && matches!(state.all, Since::After(0)))
+    }
+
     /// What to believe of this tenant's customers.
     pub(super) fn horizons(&self, tenant: &TenantId, now: Instant) -> Horizons {
         let state = self.read();
-        if state.heard.is_some_and(|heard| now.saturating_duration_since(heard) > BEATS_WITHIN) {
+        if state.is_overdue(now) {
             return state.horizons(u64::MAX, u64::MAX);
         }
         let own = if state.tenants.is_empty() { None } else { state.tenants.get(tenant) };
@@ -189,6 +195,10 @@ impl Trust {
 }
 
 impl State {
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.heard.is_some_and(|heard| now.saturating_duration_since(heard) > BEATS_WITHIN)
+    }
+
     fn horizons(&self, all: u64, shared: u64) -> Horizons {
         Horizons { epoch: self.epoch, server: self.server, all, shared, incarnation: self.incarnation }
     }

@@ -188,7 +188,9 @@ pub(super) mod tests {
 
     #[test]
     fn both_prints_of_a_double_between_two_shortest_numbers_are_written_as_ecmascript_prints_it() {
-        for (printed, double) in [("71662156745217.12", 71_662_156_745_217.125), ("1658206780088562.2", 1_658_206_780_088_562.25)] {
+        // 71662156745217.125 and 1658206780088562.25.
+        for (printed, double) in [("71662156745217.12", 573_297_253_961_737.0 / 8.0), ("1658206780088562.2", 6_632_827_120_354_249.0 / 4.0)]
+        {
             for text in [printed.to_owned(), format!("{double}"), format!("{double:.16e}")] {
                 let mut canonical = String::new();
                 assert_eq!(write(&text, &mut canonical), Some(()), "{text}");

@@ -1,6 +1,7 @@
 //! Another history of the database: a backup restored, a standby that lags promoted, another database behind the same Redis. What was
 //! cached of one is never answered for another.
 
+use reqwest::Method;
 use uuid::Uuid;
 
 use super::{all_keep, all_see, cached, listens, name, rename, setup};
@@ -125,6 +126,8 @@ async fn a_listener_of_another_database_than_that_of_lookups_is_none() {
         assert_eq!((reply.cache(), reply.names()), ("bypass", vec!["Ann".to_owned()]));
     }
     assert!(!listens(&service).await);
+    let verbose = service.admin(Method::GET, "/readyz?verbose").await.json();
+    assert!(verbose["problems"].to_string().contains("not heard of"), "{verbose}");
     assert!(service.printed().contains("database.listen_url"), "{}", service.printed());
 }
 
