@@ -19,6 +19,9 @@ use super::server::{Attempt, Introduction, Met, Server};
 use super::watch;
 use crate::metrics::Metrics;
 
+/// How long a new connection's server may take to introduce itself.
+const INTRODUCTION_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The pool.
 pub(super) struct Pool {
     shared: bb8::Pool<Manager>,
@@ -35,6 +38,7 @@ pub(super) struct Pool {
 pub(super) struct Manager {
     client: Client,
     config: AsyncConnectionConfig,
+    patience: Duration,
     /// How long a call waits for a connection: shorter than its deadline, so that the cause is told and not the deadline.
     wait: Duration,
     runtime: Handle,
@@ -73,7 +77,7 @@ impl Pool {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
         let refusals = Arc::new(Refusals::new(dependency, metrics));
         let (runtime, server, wait) = (Handle::current(), Arc::default(), deadline.mul_f64(0.9));
-        let manager = Manager { client, config, wait, runtime, server, refusals };
+        let manager = Manager { client, config, patience, wait, runtime, server, refusals };
         let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(manager.clone())));
         Ok(Self { shared: manager.clone().pool(connections), own: ThreadLocal::new(), size: connections, manager, _watch: watch })
     }
@@ -221,7 +225,11 @@ impl Manager {
     }
 
     async fn meet(&self, attempt: Attempt, socket: &mut MultiplexedConnection) -> Result<Option<u64>, RedisError> {
-        let met = self.server.met(attempt, Introduction::of(socket).await?)?;
+        // A slow introduction must not keep a server out that answers calls in time.
+        socket.set_response_timeout(self.patience.max(INTRODUCTION_PATIENCE));
+        let introduction = Introduction::of(socket).await;
+        socket.set_response_timeout(self.patience);
+        let met = self.server.met(attempt, introduction?)?;
         self.refusals.connected(matches!(met, Met::Other(_)));
         match met {
             Met::Same(generation) => Ok(Some(generation)),
