@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::app::ports::{AuditGlance, CustomerStore, Reading, ServerStart, StoreError};
-use crate::domain::{AuditEntry, CustomerDocument, CustomerId, TenantId};
+use crate::app::ports::{AuditGlance, CustomerStore, Reading, StoreError};
+use crate::domain::{AuditEntry, CustomerDocument, CustomerId, ServerStart, TenantId};
 use async_trait::async_trait;
 
 /// A store without a database. Everything is gone when the process ends.

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::ports::{Beat, Cache, CacheError, Cached, Change, Epoch, Reading, Watch};
+use super::ports::{Beat, Cache, CacheError, Cached, Change, Reading, Watch};
 use super::reach::Reach;
-use crate::domain::{CustomerId, Known, TenantId};
+use crate::domain::{CustomerId, Epoch, Known, TenantId};
 use crate::metrics::Metrics;
 use fills::Fills;
 use local::Local;

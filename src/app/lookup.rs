@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use super::admission::{Admission, Place};
 use super::cache::{CustomerCache, Vantage};
-use super::ports::{Cached, CustomerStore, Epoch, Reading, StoreError};
+use super::ports::{Cached, CustomerStore, Reading, StoreError};
 use crate::domain::audit;
-use crate::domain::{AuditEntry, CustomerBatch, CustomerDocument, CustomerId, Json, Known, RequestId, Source, TenantId};
+use crate::domain::{AuditEntry, CustomerBatch, CustomerDocument, CustomerId, Epoch, Json, Known, RequestId, Source, TenantId};
 use crate::metrics::Metrics;
 
 /// What is asked, by whom.

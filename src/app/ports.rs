@@ -10,7 +10,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::{
-    ActionId, AuditEntry, CustomerDocument, CustomerId, Digest, IdempotencyKey, Known, Owner, RequestId, StoredReply, TenantId,
+    ActionId, AuditEntry, CustomerDocument, CustomerId, Digest, Epoch, IdempotencyKey, Known, Owner, RequestId, ServerStart, StoredReply,
+    TenantId,
 };
 
 /// Holds customers and the audit log.
@@ -66,15 +67,6 @@ pub struct Reading {
     /// The server that was read.
     pub server: ServerStart,
 }
-
-/// Which server answered: when it was started, in microseconds. A standby, a restored copy and a restarted server have another start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServerStart(pub i64);
-
-/// Which history of which database: a number that no other history has. A restart, a promoted standby and a restored backup begin
-/// another one, since they may lack what was committed last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Epoch(pub u64);
 
 /// Why a store did not do what it was asked. Nothing was changed, except possibly after `Interrupted`.
 #[derive(Debug, thiserror::Error)]

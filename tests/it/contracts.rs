@@ -8,9 +8,9 @@ use cxone_data_action::adapters::memory::MemoryStore;
 use cxone_data_action::adapters::postgres::PostgresStore;
 use cxone_data_action::adapters::postgres::connect::Connector;
 use cxone_data_action::adapters::redis::RedisCache;
-use cxone_data_action::app::ports::{Cache, Cached, CustomerStore, Epoch};
+use cxone_data_action::app::ports::{Cache, Cached, CustomerStore};
 use cxone_data_action::config::{Config, Flags};
-use cxone_data_action::domain::{AuditEntry, CustomerId, CustomerRecord, Known, RequestId, Source, TenantId, audit};
+use cxone_data_action::domain::{AuditEntry, CustomerId, CustomerRecord, Epoch, Known, RequestId, Source, TenantId, audit};
 use cxone_data_action::metrics::Metrics;
 use uuid::Uuid;
 

@@ -18,7 +18,8 @@ const INSTANCES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(60);
 /// How often completions are looked for.
 const GLANCE: Duration = Duration::from_millis(5);
-const DEMOTED_FOR: Duration = Duration::from_secs(1);
+/// Shorter than the second for which an answer waits to be kept: one that has left before can be another one after a kill.
+const DEMOTED_FOR: Duration = Duration::from_millis(300);
 /// A record that is not there so long after the upstream's answer has no kill as its excuse.
 const SOON: Duration = Duration::from_millis(250);
 
@@ -28,7 +29,7 @@ pub(crate) enum Neighbour {
     None,
     /// A PgBouncer in transaction mode.
     PgBouncer,
-    /// Redis is demoted to a replica every so often, for a second.
+    /// Redis is demoted to a replica every so often, for a moment.
     Demotion(Duration),
 }
 

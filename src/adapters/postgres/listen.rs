@@ -19,8 +19,8 @@ use uuid::Uuid;
 use super::connect::Connector;
 use super::failure::described;
 use super::pooling::Pooling;
-use crate::app::ports::{Beat, Change, Epoch, ServerStart, Watch};
-use crate::domain::{CustomerId, TenantId};
+use crate::app::ports::{Beat, Change, Watch};
+use crate::domain::{CustomerId, Epoch, ServerStart, TenantId};
 use crate::metrics::Metrics;
 
 /// Where the trigger of migration V5 tells of changes.

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::connection::{Failed, Parameter, Prepared};
 use super::failure::{Failure, store_error};
 use super::pool::Lease;
-use crate::app::ports::{Reading, ServerStart, StoreError};
-use crate::domain::{AuditEntry, CustomerDocument, CustomerId, CustomerRecord, TenantId};
+use crate::app::ports::{Reading, StoreError};
+use crate::domain::{AuditEntry, CustomerDocument, CustomerId, CustomerRecord, ServerStart, TenantId};
 use crate::metrics::Rollback;
 
 /// A statement for each kind of group.

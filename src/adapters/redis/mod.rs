@@ -17,8 +17,8 @@ use bb8_redis::redis::{self, Pipeline, Script};
 use uuid::Uuid;
 
 use super::guard::{Guard, GuardSettings};
-use crate::app::ports::{Cache, CacheError, Cached, Epoch};
-use crate::domain::{CustomerId, TenantId};
+use crate::app::ports::{Cache, CacheError, Cached};
+use crate::domain::{CustomerId, Epoch, TenantId};
 use crate::metrics::Metrics;
 use pool::Pool;
 use value::Rejected;

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::{millis, unix_millis};
-use crate::app::ports::{Cached, Epoch};
-use crate::domain::Known;
+use crate::app::ports::Cached;
+use crate::domain::{Epoch, Known};
 
 /// How a value and a mark begin.
 const HEAD: &str = r#"{"version":""#;

@@ -70,7 +70,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::app::ports::Epoch;
+    use crate::domain::Epoch;
 
     fn entries(n: usize, bytes: usize) -> anyhow::Result<Vec<Entry>> {
         let tenant: TenantId = "acme42".parse()?;

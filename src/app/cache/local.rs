@@ -9,8 +9,8 @@ use std::time::Instant;
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 
-use crate::app::ports::{Cached, Epoch};
-use crate::domain::{CustomerId, Known, TenantId};
+use crate::app::ports::Cached;
+use crate::domain::{CustomerId, Epoch, Known, TenantId};
 
 /// Changes that are remembered. Fills that began before the oldest of them are refused.
 const REMEMBERED: usize = 10_000;

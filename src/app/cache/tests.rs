@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::app::ports::{MockCache, ServerStart};
+use crate::app::ports::MockCache;
+use crate::domain::ServerStart;
 
 fn tenant() -> TenantId {
     "acme42".parse().expect("a tenant")

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use crate::app::ports::{Beat, Epoch, ServerStart};
-use crate::domain::TenantId;
+use crate::app::ports::Beat;
+use crate::domain::{Epoch, ServerStart, TenantId};
 
 /// Beats are not further apart than this. A process that was stopped and goes on learns by it that it has missed some, before
 /// anybody can tell it.

@@ -1,7 +1,8 @@
 //! What is hard to make happen from outside: each fault by a mock at its seam.
 
 use super::*;
-use crate::app::ports::{Cache, CacheError, MockCache, MockCustomerStore, ServerStart};
+use crate::app::ports::{Cache, CacheError, MockCache, MockCustomerStore};
+use crate::domain::ServerStart;
 
 fn id(n: u128) -> CustomerId {
     CustomerId::from_uuid(Uuid::from_u128(n)).expect("not nil")

@@ -12,7 +12,7 @@ async fn three(setup: impl Fn() -> Setup, redis: &Redis) -> [Service; 3] {
     [setup().redis(redis).start().await, setup().redis(redis).set("CXDA_CACHE__LOCAL_CAPACITY", "0").start().await, setup().start().await]
 }
 
-/// Waits until an instance answers with this name, whatever it answers while the database is away.
+/// Waits until an instance answers with this name. Refusals are passed over: the database is away for a while.
 async fn comes_to_see(service: &Service, id: Uuid, expected: &str) {
     let seen = async || {
         let reply = service.lookup("acme42", &[id]).await;

@@ -97,7 +97,7 @@ impl Cluster {
     }
 
     async fn launch(&mut self) -> anyhow::Result<()> {
-        let options: Vec<_> = self.options.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let options: Vec<_> = self.options().collect();
         let server = PrivatePostgres::start(&binaries(), &self.data_dir, &options).await?;
         watch(u32::try_from(server.pid()).expect("a pid"), "INT");
         let said = fs::read_to_string(self.data_dir.join("postmaster.pid")).expect("a running server says where it is");
@@ -124,6 +124,10 @@ impl Cluster {
 
     fn server(&self) -> &PrivatePostgres {
         self.server.as_ref().expect("the server runs")
+    }
+
+    pub(crate) fn options(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.options.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     pub(crate) fn pid(&self) -> i32 {

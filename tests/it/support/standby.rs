@@ -41,6 +41,9 @@ impl Cluster {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let chown = Command::new("chown").arg("-R").arg("--reference").arg(self.data_dir()).arg(&data_dir).status().expect("chown runs");
         assert!(chown.success(), "{chown}");
-        Self::adopt(data_dir, &[("listen_addresses", "127.0.0.1"), ("port", &own_port.to_string()), ("hot_standby", "on")]).await
+        // It takes no less than its primary has.
+        let own_port = own_port.to_string();
+        let options: Vec<_> = self.options().filter(|(name, _)| *name != "port").chain([("port", &*own_port)]).collect();
+        Self::adopt(data_dir, &options).await
     }
 }
