@@ -31,6 +31,8 @@ pub(crate) struct Board {
     next: AtomicU64,
     latest: AtomicUsize,
     is_over: AtomicBool,
+    /// The database that has what is acknowledged is gone.
+    is_away: AtomicBool,
     /// The first name of the history that is not lost, and when the database took writes again.
     failover: Mutex<Option<(u64, Instant)>>,
     tally: Mutex<Tally>,
@@ -58,6 +60,7 @@ impl Board {
             next: AtomicU64::new(1),
             latest: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
+            is_away: AtomicBool::new(false),
             failover: Mutex::default(),
             tally: Mutex::default(),
         }
@@ -89,12 +92,18 @@ impl Board {
         lock(&self.tally).updates += 1;
     }
 
+    /// From now on it is not known which of the acknowledged names the database has.
+    pub(crate) fn fails_over(&self) {
+        self.is_away.store(true, Ordering::Relaxed);
+    }
+
     /// The database takes writes again, and has these names: what came after them is lost.
     pub(crate) fn failed_over(&self, kept: &HashMap<usize, u64>) {
         for (key, names) in self.names.iter().enumerate() {
             lock(names).retain(|(name, _)| *name <= kept[&key]);
         }
         *lock(&self.failover) = Some((self.next.load(Ordering::Relaxed), Instant::now()));
+        self.is_away.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn unanswered(&self) {
@@ -104,16 +113,19 @@ impl Board {
     /// Judges an answer to a read that began then.
     pub(crate) fn judge(&self, began: Instant, names: &[(usize, u64)], is_hit: bool) {
         let (mut lost, mut oldest) = (false, Duration::ZERO);
+        let failover = *lock(&self.failover);
+        // An old name may be all that the new primary has.
+        let is_judged = !self.is_away.load(Ordering::Relaxed) && failover.is_none_or(|(_, at)| began > at);
         for (key, name) in names {
             let known = lock(&self.names[*key]);
             match known.iter().position(|(known, _)| known == name) {
-                Some(at) => {
+                Some(at) if is_judged => {
                     let newer = known.get(at + 1).map(|(_, acknowledged)| began.saturating_duration_since(*acknowledged));
                     oldest = oldest.max(newer.unwrap_or_default());
                 }
+                Some(_) => {}
                 // Not acknowledged yet, or lost.
                 None => {
-                    let failover = *lock(&self.failover);
                     lost |= failover.is_some_and(|(first, at)| *name < first && began > at + FAILOVER_MAY_TAKE);
                 }
             }

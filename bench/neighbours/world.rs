@@ -200,6 +200,7 @@ impl World {
         replica.batch_execute("SELECT pg_reload_conf()").await.expect("a reload");
         sleep(long).await;
         let writes = self.writes.stop().await;
+        board.fails_over();
         self.cluster.kill().await;
         replica.batch_execute("SELECT pg_promote()").await.expect("it is the primary");
         self.take_writes(writes, url, board).await;
@@ -208,6 +209,7 @@ impl World {
     async fn restore(&mut self, board: &Board, long: Duration) {
         sleep(long).await;
         let writes = self.writes.stop().await;
+        board.fails_over();
         self.cluster.kill().await;
         self.backup.as_ref().expect("a backup").restore(&self.cluster);
         self.cluster.start_again().await;
