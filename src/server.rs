@@ -29,7 +29,7 @@ use crate::app::lookup::{Limits, Lookup};
 use crate::app::once::Works;
 use crate::app::ports::{CustomerStore, MetricSink};
 use crate::config::Config;
-use crate::http::{self, Background, Bounds, CanonicalForms, Console, DiagnosisBudget, Health, Ops, Services};
+use crate::http::{self, Background, Bounds, Console, DiagnosisBudget, Health, LongBodies, Ops, Services};
 use crate::metrics::Metrics;
 use crate::telemetry::Log;
 use caching::Caching;
@@ -118,7 +118,7 @@ pub async fn start(config: &Config, storage: Storage, log: &Log) -> anyhow::Resu
         warned: Arc::default(),
         metrics: Arc::clone(&metrics),
         diagnoses: Arc::new(DiagnosisBudget::new(Arc::clone(&background))),
-        canonical_forms: Arc::new(CanonicalForms::new(background)),
+        long_bodies: Arc::new(LongBodies::new(background)),
     };
     let (observed, counted, dropped) = (postgres.clone(), Arc::clone(&metrics), log.dropped());
     let refresh = Arc::new(move || {

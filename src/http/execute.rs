@@ -6,8 +6,8 @@ use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::percent_decode_str;
 
-use super::canonical_forms::CanonicalForms;
 use super::error::{ApiError, FieldError};
+use super::long_bodies::LongBodies;
 use super::once::{hasher, key_header, respond};
 use super::request::request_id;
 use super::signed::{self, Proven};
@@ -15,7 +15,7 @@ use crate::app::execute::Execute;
 use crate::app::once::Once;
 use crate::app::ports::DataActionCall;
 use crate::config::SigningScheme;
-use crate::domain::canonical::{Unclear, pointer};
+use crate::domain::canonical::{Unclear, canonical, pointer};
 use crate::domain::{ActionId, AllowedKeys, FlatInput, Hasher, IdempotencyKey, NotFlat};
 
 /// The header by which a caller names an execution (draft-ietf-httpapi-idempotency-key-header).
@@ -58,7 +58,7 @@ pub(super) async fn post(
     request: HttpRequest,
     proven: Proven,
     actions: Data<DataActions>,
-    canonical_forms: Data<CanonicalForms>,
+    long_bodies: Data<LongBodies>,
 ) -> Result<HttpResponse, ApiError> {
     let Proven { key: caller, body } = proven;
     signed::allow(&actions.allowed, &caller)?;
@@ -67,10 +67,18 @@ pub(super) async fn post(
     if header == Some("") {
         return Err(ApiError::MissingIdempotencyKey);
     }
-    let hasher = hasher(actions.hasher.as_ref(), &caller)?;
-    let canonical = canonical_forms.make(&caller, &body).await?;
-    let input = flat_input(body, canonical)?;
-    let key = IdempotencyKey::of_action(&hasher, &actions.scope, caller.id(), &actions.environment, &action, header, &input);
+    let work = {
+        let (actions, caller, action, header) = (actions.clone(), caller.clone(), action.clone(), header.map(str::to_owned));
+        move |body: Bytes| {
+            let hasher = hasher(actions.hasher.as_ref(), &caller)?;
+            let canonical = canonical(&body);
+            let input = flat_input(body, canonical)?;
+            let DataActions { scope, environment, .. } = &**actions;
+            let key = IdempotencyKey::of_action(&hasher, scope, caller.id(), environment, &action, header.as_deref(), &input);
+            Ok::<_, ApiError>((input, key))
+        }
+    };
+    let (input, key) = long_bodies.read(&caller, &body, work).await??;
     let call = DataActionCall { action, input: input.into_bytes(), request_id: request_id(&request) };
     let answer = actions.execute.run(&actions.once, key, call).await?;
     respond(&request, answer)

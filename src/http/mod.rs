@@ -1,7 +1,6 @@
 //! Everything that knows a status code: the route table, who may enter, what is answered.
 
 mod background;
-mod canonical_forms;
 mod challenge;
 mod connections;
 mod console;
@@ -12,6 +11,7 @@ mod error;
 mod execute;
 mod host;
 mod limits;
+mod long_bodies;
 mod once;
 pub mod openapi;
 mod ops;
@@ -35,13 +35,13 @@ use crate::domain::Keyring;
 use crate::domain::data_action::PATH;
 use crate::metrics::Metrics;
 pub use background::Background;
-pub use canonical_forms::CanonicalForms;
 pub use connections::{Connection, ConnectionLimits, Connections, Stream};
 pub use console::Console;
 #[doc(hidden)]
 pub use data_action::pieces;
 pub use diagnosis_budget::DiagnosisBudget;
 pub use execute::{DataActions, KEY_HEADER, ROUTE as EXECUTE_ROUTE};
+pub use long_bodies::LongBodies;
 pub use ops::{Health, Ops};
 pub use request::RequestSpan;
 pub use webhook::{Action, Webhook};
@@ -70,8 +70,8 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Time to explain refused signatures.
     pub diagnoses: Arc<DiagnosisBudget>,
-    /// Makes canonical forms of bodies.
-    pub canonical_forms: Arc<CanonicalForms>,
+    /// Reads bodies.
+    pub long_bodies: Arc<LongBodies>,
 }
 
 /// The bounds of a request and its answer.
@@ -102,9 +102,9 @@ impl Bounds {
 /// Mounts the routes that platforms call. To add one: a module with its handler, whose arguments prove who calls, and a
 /// line here.
 pub fn routes(config: &mut ServiceConfig, services: &Services) {
-    let Services { webhooks, data_actions, sink, canonical_forms, .. } = services.clone();
+    let Services { webhooks, data_actions, sink, long_bodies, .. } = services.clone();
     lookup_data(config, services);
-    config.app_data(Data::from(canonical_forms));
+    config.app_data(Data::from(long_bodies));
     if let Some(sink) = sink {
         config.app_data(Data::from(sink));
     }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{Bytes, Data};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
 use serde::Serialize;
@@ -15,11 +15,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Bounds;
-use super::canonical_forms::CanonicalForms;
 use super::data_action;
 use super::error::ApiError;
 use super::execute::flat_input;
 use super::limits;
+use super::long_bodies::LongBodies;
 use super::once::{hasher, key_header, respond};
 use super::proof::prove;
 use super::request::{note, request_id};
@@ -29,7 +29,7 @@ use crate::app::lookup::Lookup;
 use crate::app::once::Once;
 use crate::app::ports::{DataActionCall, Forwarded, Upstream};
 use crate::config::Auth;
-use crate::domain::canonical::Unclear;
+use crate::domain::canonical::{Unclear, canonical};
 use crate::domain::{ActionId, AllowedKeys, Hasher, IdempotencyKey, KeySource, NoKey, RequestId, SigningKey, StoredReply, TenantId};
 
 /// One route with what it needs.
@@ -97,9 +97,20 @@ impl FromRequest for Delivery {
             let caller = prove(&request, &body, proof, keys).await?.clone();
             limits::admit(&request, &caller)?;
             allow(&webhook.allowed, &caller)?;
-            let forms = request.app_data::<Data<CanonicalForms>>().ok_or(ApiError::Internal(None))?;
-            let canonical = if webhook.needs_canonical() { Some(forms.make(&caller, &body).await?) } else { None };
-            let key = key(webhook, &caller, headers, &body, canonical.as_ref())?;
+            let header = match webhook.key.header() {
+                Some(name) => key_header(headers, name)?.map(str::to_owned),
+                None => None,
+            };
+            let work = {
+                let (webhook, caller) = (webhook.clone(), caller.clone());
+                move |body: Bytes| {
+                    let canonical = webhook.needs_canonical().then(|| canonical(&body));
+                    let key = key(&webhook, &caller, header.as_deref(), &body, canonical.as_ref())?;
+                    Ok::<_, ApiError>((key, canonical))
+                }
+            };
+            let long_bodies = request.app_data::<Data<LongBodies>>().ok_or(ApiError::Internal(None))?;
+            let (key, canonical) = long_bodies.read(&caller, &body, work).await??;
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
             Ok(Self { caller, key, canonical, content_type, body })
         })
@@ -109,14 +120,10 @@ impl FromRequest for Delivery {
 fn key(
     webhook: &Webhook,
     caller: &SigningKey,
-    headers: &HeaderMap,
+    header: Option<&str>,
     body: &[u8],
     canonical: Option<&Result<String, Unclear>>,
 ) -> Result<IdempotencyKey, ApiError> {
-    let header = match webhook.key.header() {
-        Some(name) => key_header(headers, name)?,
-        None => None,
-    };
     let hasher = hasher(webhook.hasher.as_ref(), caller)?;
     IdempotencyKey::of_canonical(&hasher, &webhook.scope, caller.id(), &webhook.key, header, body, canonical).map_err(|error| match error {
         NoKey::Missing => ApiError::MissingIdempotencyKey,

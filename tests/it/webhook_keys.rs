@@ -398,3 +398,31 @@ async fn no_store_and_no_log_shows_a_key_or_a_payload() {
         assert!(!dump.is_empty() && hidden.iter().all(|hidden| !dump.contains(hidden)), "{dump}");
     }
 }
+
+#[tokio::test]
+async fn a_long_body_is_keyed_as_a_short_one_is() {
+    let numbers = |number: &str| vec![number; 5_000].join(",");
+    for (key, is_canonical) in [("{ body = 'canonical' }", true), (FIELDS, true), ("{ body = 'raw' }", false)] {
+        let stage = Stage::keyed(key).await;
+        let body = |number: &str| format!(r#"{{"dialogId":"d","nodeId":"n","numbers":[{}]}}"#, numbers(number));
+        if is_canonical {
+            stage.one(&[&body("1.5e3"), &body("1500"), &body("1500.0")]).await;
+            let reply = stage.post(&body("1500").replacen("1500", "9007199254740993", 1)).await;
+            let code = reply.json()["errors"][0]["code"].clone();
+            let is_refused = (reply.status, code.as_str()) == (400, Some("inexact_number"));
+            assert!(is_refused || (key == FIELDS && reply.status == 422), "{}", reply.text());
+        } else {
+            stage.one(&[&body("1500"), &body("1500")]).await;
+            stage.each(&[&body("1500.0")]).await;
+        }
+        // All at once, as many as a key's turns make wait for each other.
+        let bodies: Vec<_> = (0..16).map(|n| body(&format!("{n}.5"))).collect();
+        let replies = futures_util::future::join_all(bodies.iter().map(|body| stage.post(body))).await;
+        let expected = if key == FIELDS { 422 } else { 200 };
+        assert!(
+            replies.iter().all(|reply| reply.status == expected),
+            "{key}: {:?}",
+            replies.iter().map(|reply| reply.status).collect::<Vec<_>>()
+        );
+    }
+}
