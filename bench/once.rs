@@ -11,7 +11,6 @@ const KEYS: usize = 100;
 
 pub(crate) async fn run(options: &Options) {
     let cluster = Cluster::start(&[("max_connections", "200")]).await;
-    let redis = Redis::start().await;
     let mut all = Vec::new();
     let demotions = Neighbour::Demotion(Duration::from_secs(5));
     let stores = [
@@ -34,6 +33,8 @@ pub(crate) async fn run(options: &Options) {
             kill_every: Duration::from_secs(2),
             within: Duration::from_mins(10),
         };
+        // Of its own: its keys are those of the one before.
+        let redis = Redis::start().await;
         let findings = webhook_scale::run(&plan, &cluster.database().await, &redis).await;
         all.push((plan, findings));
     }
