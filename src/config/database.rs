@@ -19,7 +19,7 @@ pub enum Sharing {
 pub enum PreparedStatements {
     /// Named on direct connections and through poolers that track names; else unnamed.
     Auto,
-    /// Named, whatever lies between.
+    /// Named, also through a pooler.
     Named,
     /// Unnamed.
     Unnamed,

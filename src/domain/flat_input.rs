@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::canonical::{Unclear, canonical, members};
+use super::canonical::{Unclear, members};
 
 /// The most members that [`NotFlat::Nested`] names.
 const MAX_NAMED: usize = 20;
@@ -26,14 +26,8 @@ pub enum NotFlat {
 }
 
 impl FlatInput {
-    /// Reads a body.
-    pub fn parse(body: Bytes) -> Result<Self, NotFlat> {
-        let canonical = canonical(&body);
-        Self::of_canonical(body, canonical)
-    }
-
-    /// The same, of a body whose [`canonical`] form is known.
-    pub fn of_canonical(body: Bytes, canonical: Result<String, Unclear>) -> Result<Self, NotFlat> {
+    /// Reads a body, whose canonical form is that of [`canonical`](super::canonical::canonical).
+    pub fn parse(body: Bytes, canonical: Result<String, Unclear>) -> Result<Self, NotFlat> {
         let canonical = canonical.map_err(NotFlat::Unclear)?;
         let members = members(&canonical).ok_or(NotFlat::NotAnObject)?;
         let nested = members.into_iter().filter(|(_, value)| value.starts_with(['{', '[']));

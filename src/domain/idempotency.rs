@@ -347,7 +347,7 @@ mod tests {
         let hasher = Hasher::new(&[7; 32]).ok_or(NotFlat::NotAnObject)?;
         let key = |caller, environment, action, header, input: &'static str| {
             let action = ActionId::parse(action).ok_or(NotFlat::NotAnObject)?;
-            let input = FlatInput::parse(Bytes::from_static(input.as_bytes()))?;
+            let input = FlatInput::parse(Bytes::from_static(input.as_bytes()), canonical(input.as_bytes()))?;
             Ok(IdempotencyKey::of_action(&hasher, &"/x".into(), caller, environment, &action, header, &input))
         };
         let meant = key("k", "prod", "a", None, r#"{"a":1,"b":2}"#)?;

@@ -97,7 +97,7 @@ fn action(request: &HttpRequest) -> Result<ActionId, ApiError> {
 /// The input that a body holds, whose canonical form is known.
 pub(super) fn flat_input(body: Bytes, canonical: Result<String, Unclear>) -> Result<FlatInput, ApiError> {
     let wrong = |name: Option<&str>, code, detail: &str| FieldError { pointer: pointer(name.into_iter()), code, detail: detail.to_owned() };
-    FlatInput::of_canonical(body, canonical).map_err(|error| match error {
+    FlatInput::parse(body, canonical).map_err(|error| match error {
         NotFlat::Unclear(unclear) => unclear.into(),
         NotFlat::NotAnObject => ApiError::invalid_input(vec![wrong(None, "not_an_object", "must be an object")]),
         NotFlat::Nested(names) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use allocation_counter::measure;
 use bytes::Bytes;
 use chrono::Utc;
+use cxone_data_action::domain::canonical::canonical;
 use cxone_data_action::domain::diagnosis::examine;
 use cxone_data_action::domain::{
     Encoding, Evidence, FlatInput, Hasher, IdempotencyKey, KeySource, Keyring, Secret, SignedTarget, SigningKey, Target,
@@ -97,7 +98,7 @@ fn uses() -> Vec<(&'static str, Work)> {
         ("a key of the canonical form", key(KeySource::CanonicalBody)),
         ("a key of fields", key(KeySource::Fields(fields))),
         ("a key of a header", key(KeySource::Header("x".to_owned()))),
-        ("the input of a data action", Box::new(|body: &[u8]| drop(FlatInput::parse(Bytes::copy_from_slice(body))))),
+        ("the input of a data action", Box::new(|body: &[u8]| drop(FlatInput::parse(Bytes::copy_from_slice(body), canonical(body))))),
         ("a diagnosis", Box::new(diagnosis)),
     ]
 }

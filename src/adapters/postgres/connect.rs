@@ -156,7 +156,6 @@ impl Connector {
                 }
             }
         });
-        self.set_limits(&client, self.pooling().await).await?;
         Ok((client, heard))
     }
 
@@ -181,7 +180,7 @@ impl Connector {
         }
     }
 
-    /// A new connection with nothing set. The attempt ends where nobody waits for it any more.
+    /// A new connection with nothing set. The attempt ends where its caller waits no longer.
     pub(super) async fn open(&self) -> Result<(Client, JoinHandle<()>), Error> {
         let this = self.clone();
         // A socket dies with the runtime that it was made on; a worker's runtime must not be that.

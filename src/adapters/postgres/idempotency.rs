@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use super::connect::Connector;
 use super::connection::Parameter;
@@ -189,6 +190,27 @@ fn found(row: &Row) -> anyhow::Result<Found> {
     Ok(Found { fingerprint, owner, state })
 }
 
+/// A key and the holder of its lease, as each statement about a lease is told of them: scope, hash, owner and fingerprint.
+struct Holder<'k> {
+    scope: &'k str,
+    hash: &'k [u8],
+    owner: Uuid,
+    fingerprint: &'k [u8],
+}
+
+impl<'k> Holder<'k> {
+    fn of(key: &'k IdempotencyKey, owner: Owner) -> Self {
+        Self { scope: &key.scope, hash: key.hash.as_bytes(), owner: owner.uuid(), fingerprint: key.fingerprint.as_bytes() }
+    }
+
+    /// Those four, and what a statement wants beyond.
+    fn parameters<'p>(&'p self, more: &[Parameter<'p>]) -> Vec<Parameter<'p>> {
+        let Self { scope, hash, owner, fingerprint } = self;
+        let four: [Parameter<'_>; 4] = [(scope, Type::TEXT), (hash, Type::BYTEA), (owner, Type::UUID), (fingerprint, Type::BYTEA)];
+        [&four, more].concat()
+    }
+}
+
 /// An answer's status and headers, as the table has them.
 fn columns(reply: &StoredReply) -> Result<(i16, String), StoreDown> {
     let headers = serde_json::to_string(&reply.headers).map_err(|error| StoreDown::NotAsked(error.into()))?;
@@ -200,13 +222,8 @@ fn columns(reply: &StoredReply) -> Result<(i16, String), StoreDown> {
 impl IdempotencyStore for PostgresIdempotency {
     async fn claim(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<Claimed, StoreDown> {
         const TRIES: usize = 5;
-        let parameters: [Parameter<'_>; 5] = [
-            (&&*key.scope, Type::TEXT),
-            (&key.hash.as_bytes(), Type::BYTEA),
-            (&owner.uuid(), Type::UUID),
-            (&key.fingerprint.as_bytes(), Type::BYTEA),
-            (&lease.as_secs_f64(), Type::FLOAT8),
-        ];
+        let (holder, lease) = (Holder::of(key, owner), lease.as_secs_f64());
+        let parameters = holder.parameters(&[(&lease, Type::FLOAT8)]);
         for _ in 0..TRIES {
             if let Some(row) = self.run(CLAIM, &parameters).await?.first() {
                 let found = found(row).map_err(StoreDown::NoAnswer)?;
@@ -222,28 +239,14 @@ impl IdempotencyStore for PostgresIdempotency {
     }
 
     async fn renew(&self, key: &IdempotencyKey, owner: Owner, lease: Duration) -> Result<bool, StoreDown> {
-        let parameters: [Parameter<'_>; 5] = [
-            (&&*key.scope, Type::TEXT),
-            (&key.hash.as_bytes(), Type::BYTEA),
-            (&owner.uuid(), Type::UUID),
-            (&key.fingerprint.as_bytes(), Type::BYTEA),
-            (&lease.as_secs_f64(), Type::FLOAT8),
-        ];
-        Ok(!self.run(RENEW, &parameters).await?.is_empty())
+        let (holder, lease) = (Holder::of(key, owner), lease.as_secs_f64());
+        Ok(!self.run(RENEW, &holder.parameters(&[(&lease, Type::FLOAT8)])).await?.is_empty())
     }
 
     async fn complete(&self, key: &IdempotencyKey, owner: Owner, reply: &StoredReply, keep: Duration) -> Result<Completed, StoreDown> {
         let (status, headers) = columns(reply)?;
-        let parameters: [Parameter<'_>; 8] = [
-            (&&*key.scope, Type::TEXT),
-            (&key.hash.as_bytes(), Type::BYTEA),
-            (&owner.uuid(), Type::UUID),
-            (&key.fingerprint.as_bytes(), Type::BYTEA),
-            (&keep.as_secs_f64(), Type::FLOAT8),
-            (&status, Type::INT2),
-            (&headers, Type::TEXT),
-            (&&*reply.body, Type::BYTEA),
-        ];
+        let (holder, keep, body) = (Holder::of(key, owner), keep.as_secs_f64(), &*reply.body);
+        let parameters = holder.parameters(&[(&keep, Type::FLOAT8), (&status, Type::INT2), (&headers, Type::TEXT), (&body, Type::BYTEA)]);
         if !self.run(COMPLETE, &parameters).await?.is_empty() {
             return Ok(Completed::Stored);
         }
@@ -258,25 +261,16 @@ impl IdempotencyStore for PostgresIdempotency {
     }
 
     async fn release(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown> {
-        self.run(RELEASE, &[(&&*key.scope, Type::TEXT), (&key.hash.as_bytes(), Type::BYTEA), (&owner.uuid(), Type::UUID)]).await.map(drop)
+        self.run(RELEASE, &Holder::of(key, owner).parameters(&[])[..3]).await.map(drop)
     }
 
     async fn intend(&self, key: &IdempotencyKey, owner: Owner, lease: Duration, keep: Duration) -> Result<bool, StoreDown> {
-        let parameters: [Parameter<'_>; 6] = [
-            (&&*key.scope, Type::TEXT),
-            (&key.hash.as_bytes(), Type::BYTEA),
-            (&owner.uuid(), Type::UUID),
-            (&key.fingerprint.as_bytes(), Type::BYTEA),
-            (&lease.as_secs_f64(), Type::FLOAT8),
-            (&keep.as_secs_f64(), Type::FLOAT8),
-        ];
-        Ok(!self.run(INTEND, &parameters).await?.is_empty())
+        let (holder, lease, keep) = (Holder::of(key, owner), lease.as_secs_f64(), keep.as_secs_f64());
+        Ok(!self.run(INTEND, &holder.parameters(&[(&lease, Type::FLOAT8), (&keep, Type::FLOAT8)])).await?.is_empty())
     }
 
     async fn leave_unknown(&self, key: &IdempotencyKey, owner: Owner) -> Result<(), StoreDown> {
-        self.run(LEAVE_UNKNOWN, &[(&&*key.scope, Type::TEXT), (&key.hash.as_bytes(), Type::BYTEA), (&owner.uuid(), Type::UUID)])
-            .await
-            .map(drop)
+        self.run(LEAVE_UNKNOWN, &Holder::of(key, owner).parameters(&[])[..3]).await.map(drop)
     }
 
     async fn unresolved(&self, scopes: &[Arc<str>]) -> Result<Vec<Unresolved>, StoreDown> {

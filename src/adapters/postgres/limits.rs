@@ -18,7 +18,7 @@ impl Limits {
             .with("statement_timeout", &statement)
             .with("lock_timeout", &(statement / 2))
             .with("idle_in_transaction_session_timeout", &(statement * 2))
-            // Durable commits, whatever the server's default: an audit row that a crash can take back is none.
+            // Durable commits, also where the server's default is another: a crash must take no audit row back.
             .with("synchronous_commit", &"on")
             // No new plan for each number of ids.
             .with("plan_cache_mode", &"force_generic_plan");

@@ -128,8 +128,8 @@ struct Beats {
 }
 
 impl Beats {
-    /// Takes its number after the beat was sent. The queue of notifications is one for the whole database, so whatever was committed
-    /// before comes before.
+    /// Takes its number after the beat was sent. The queue of notifications is one for the whole database, so changes that were committed
+    /// before the beat arrive before it.
     ///
     /// One statement, without a name and without session state: a pooler may run each on another server connection. The statistics
     /// begin anew after a crash, which keeps the start of the server, but may lose commits that were not waited for.
